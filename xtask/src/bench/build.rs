@@ -65,16 +65,13 @@ impl Programs {
         if let Ok(size) = std::fs::metadata(&self.wsmb) {
             facts.insert("wsmb bytes".to_owned(), size.len().to_string());
         }
-        if let Ok(mosquitto) = &self.mosquitto {
-            facts.insert("mosquitto".to_owned(), first_line(mosquitto, &["-h"]));
-        }
-        if let Ok(nats) = &self.nats {
-            facts.insert("nats-server".to_owned(), first_line(nats, &["--version"]));
-        }
-        for (subject, found) in [("mosquitto", &self.mosquitto), ("nats-server", &self.nats)] {
-            if let Err(why) = found {
-                facts.insert(format!("missing {subject}"), why.clone());
-            }
+        for (name, found, argument) in [("mosquitto", &self.mosquitto, "-h"), ("nats-server", &self.nats, "--version")]
+        {
+            let (name, value) = match found {
+                Ok(path) => (name.to_owned(), first_line(path, &[argument])),
+                Err(why) => (format!("missing {name}"), why.clone()),
+            };
+            facts.insert(name, value);
         }
         facts
     }

@@ -11,8 +11,8 @@ enum Measure {
     Figure { case: &'static str, x: u64, subject: Subject, figure: &'static str, factor: f64 },
     /// The ratio of a figure to that of the bare relay.
     Limit { case: &'static str, x: u64, subject: Subject, figure: &'static str },
-    /// The ratio of the CPU time at `x` to the CPU time at `to`.
-    Growth { case: &'static str, subject: Subject, x: u64, to: u64 },
+    /// The ratio of the CPU time with 4,096 messages on their way to the CPU time with 256.
+    Growth(Subject),
     /// The size of the program, built with the release profile.
     Program,
 }
@@ -38,8 +38,7 @@ const fn limit(
 }
 
 const fn growth(what: &'static str, subject: Subject, wanted: f64) -> Goal {
-    let measure = Measure::Growth { case: "growth-window", subject, x: 4_096, to: 256 };
-    Goal { what, measure, wanted, unit: "× 256", at_most: true }
+    Goal { what, measure: Measure::Growth(subject), wanted, unit: "× 256", at_most: true }
 }
 
 const fn figure(
@@ -59,6 +58,11 @@ const fn at_least(
 ) -> Goal {
     let measure = Measure::Figure { case, x, subject, figure, factor: 1.0 };
     Goal { what, measure, wanted, unit: "/s", at_most: false }
+}
+
+/// A goal for the peak memory while a million messages are stored or drained.
+const fn peak(what: &'static str, peak: &'static str) -> Goal {
+    figure(what, ("backlog", MILLION, Subject::EnvelopeKept, peak), KIB, 32.0, "MiB")
 }
 
 const ONE: (&str, u64, &str) = ("p2p", 0, "cpu");
@@ -102,20 +106,8 @@ const GOALS: [Goal; 36] = [
     // No receiver is connected, so each message is answered when it is on the disk.
     figure("answered when on the disk", ("backlog", MILLION, Subject::EnvelopeKept, "store_cpu"), 1.0, 6.0, "µs"),
     at_least("answered when on the disk", ("backlog", MILLION, Subject::EnvelopeKept, "store_rate"), 70_000.0),
-    figure(
-        "1,000,000 stored, peak memory",
-        ("backlog", MILLION, Subject::EnvelopeKept, "store_peak"),
-        KIB,
-        32.0,
-        "MiB",
-    ),
-    figure(
-        "1,000,000 drained, peak memory",
-        ("backlog", MILLION, Subject::EnvelopeKept, "drain_peak"),
-        KIB,
-        32.0,
-        "MiB",
-    ),
+    peak("1,000,000 stored, peak memory", "store_peak"),
+    peak("1,000,000 drained, peak memory", "drain_peak"),
     figure("idle connection, topic", ("idle", 10_000, Subject::Topic, "bytes"), 1.0, 1_250.0, "bytes"),
     figure("idle connection, envelope", ("idle", 10_000, Subject::Envelope, "bytes"), 1.0, 1_250.0, "bytes"),
     figure("idle broker, private memory", ("rest", 0, Subject::EnvelopeKept, "private"), KIB, 1.5, "MiB"),
@@ -149,8 +141,8 @@ impl Measure {
                 Some(Summary { median: median * factor, least: least * factor, most: most * factor })
             }
             Self::Limit { case, x, subject, figure } => results.ratio(case, x, figure, subject, Subject::Limit),
-            Self::Growth { case, subject, x, to } => {
-                let [many, few] = [x, to].map(|x| results.values(case, x, subject, "cpu"));
+            Self::Growth(subject) => {
+                let [many, few] = [4_096, 256].map(|x| results.values("growth-window", x, subject, "cpu"));
                 ratio(&many, &few)
             }
             Self::Program => {
@@ -179,32 +171,24 @@ fn verdict(goal: &Goal, measured: Option<Summary>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::results::{Figures, Run, Section};
+    use super::super::results::Run;
     use super::*;
 
-    fn results(runs: &[(&str, u64, Subject, &str, f64)]) -> Results {
-        let runs = runs.iter().map(|(case, x, subject, figure, value)| Run {
-            case: (*case).to_owned(),
-            x: *x,
-            subject: *subject,
-            repetition: 0,
-            outcome: Ok(Figures::from([((*figure).to_owned(), *value)])),
-        });
-        Results(BTreeMap::from([("x".to_owned(), Section { runs: runs.collect(), ..Section::default() })]))
+    fn run(case: &str, x: u64, subject: Subject, figure: &str, value: f64) -> Run {
+        Run::sample((case, x), subject, 0, &[(figure, value)])
     }
 
     #[test]
     fn goals_are_compared_with_the_median_and_missing_figures_are_reported() {
-        let text = block(&results(&[
-            ("p2p", 0, Subject::Topic, "cpu", 0.2),
-            ("p2p", 0, Subject::Limit, "cpu", 0.1),
-            ("growth-window", 256, Subject::TopicKept, "cpu", 1.0),
-            ("growth-window", 4_096, Subject::TopicKept, "cpu", 3.0),
-            ("confirmed", 0, Subject::EnvelopeKept, "rate", 35_000.0),
-            ("rest", 0, Subject::EnvelopeKept, "private", 1_920.0),
-        ]));
+        let runs = vec![
+            run("p2p", 0, Subject::Topic, "cpu", 0.2),
+            run("p2p", 0, Subject::Limit, "cpu", 0.1),
+            run("growth-window", 256, Subject::TopicKept, "cpu", 1.0),
+            run("growth-window", 4_096, Subject::TopicKept, "cpu", 3.0),
+            run("confirmed", 0, Subject::EnvelopeKept, "rate", 35_000.0),
+            run("rest", 0, Subject::EnvelopeKept, "private", 1_920.0),
+        ];
+        let text = block(&Results::sample(("", ""), runs));
         for line in [
             "| topic, 1→1 | ≤ 2 × *limit* | 2 (2–2) | met |",
             "| topic, kept, 4,096 on their way | ≤ 2 × 256 | 3 (3–3) | **not met**: 50 % above |",

@@ -151,19 +151,11 @@ fn table(plot: &Plot) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::results::{Figures, Run, Section};
+    use super::super::results::Run;
     use super::*;
 
     fn results() -> Results {
-        let run = |x, subject, repetition, cpu: f64| Run {
-            case: "growth-size".to_owned(),
-            x,
-            subject,
-            repetition,
-            outcome: Ok(Figures::from([("cpu".to_owned(), cpu)])),
-        };
+        let run = |x, subject, repetition, cpu| Run::sample(("growth-size", x), subject, repetition, &[("cpu", cpu)]);
         let failed = Run { outcome: Err("no".to_owned()), ..run(1_000, Subject::Limit, 0, 0.0) };
         let runs = vec![
             run(1_000, Subject::Topic, 0, 0.4),
@@ -172,7 +164,7 @@ mod tests {
             run(10, Subject::Limit, 0, 0.05),
             failed,
         ];
-        Results(BTreeMap::from([("growth".to_owned(), Section { runs, ..Section::default() })]))
+        Results::sample(("", ""), runs)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::build::Programs;
 use super::results::{self, Figures};
 use super::server::{Server, remove_settings};
-use super::subject::Subject;
+use super::subject::{Generator, Subject};
 
 /// The timeout of a run. The longest run is a backlog of a million messages on a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -21,14 +21,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Returns the generator's arguments, without the server's URL and process id.
 pub fn arguments(subject: Subject, workload: &[String]) -> Vec<String> {
-    let (_, protocol) = subject.generator();
-    let (before, behind) = if subject.is_peer() { (protocol, &[][..]) } else { (&["bench"][..], protocol) };
-    before
-        .iter()
-        .map(|word| (*word).to_owned())
-        .chain(workload.iter().cloned())
-        .chain(behind.iter().map(|word| (*word).to_owned()))
-        .collect()
+    let (generator, protocol) = subject.generator();
+    let (before, behind) = if generator == Generator::Peers { (protocol, &[][..]) } else { (&["bench"][..], protocol) };
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    [words(before), workload.to_vec(), words(behind)].concat()
 }
 
 /// Runs a workload.

@@ -68,11 +68,6 @@ impl Subject {
         !matches!(self, Self::Limit | Self::Mosquitto | Self::Nats)
     }
 
-    /// Whether the subject is another broker: neither this broker nor the relay.
-    pub fn is_peer(self) -> bool {
-        matches!(self, Self::Mosquitto | Self::Nats)
-    }
-
     /// Returns the load generator of the subject, and the arguments that select the protocol.
     pub fn generator(self) -> (Generator, &'static [&'static str]) {
         match self {

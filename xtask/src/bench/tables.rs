@@ -27,16 +27,19 @@ pub fn summary(results: &Results) -> String {
         "--:|".repeat(STREAMS.len() + 5)
     );
     for subject in shown(results) {
-        let mut cells: Vec<String> = STREAMS.iter().map(|(case, _)| cell(results, case, subject, "cpu")).collect();
-        cells.push(cell(results, "confirmed", subject, "cpu"));
+        let cell = |case, figure| cell(results, case, subject, figure, 1.0);
+        let mut cells: Vec<String> = STREAMS.iter().map(|(case, _)| cell(case, "cpu")).collect();
+        cells.push(cell("confirmed", "cpu"));
         cells.push(match results.summary("latency", 0, subject, "p99") {
-            Some(p99) => format!("{} / {}", cell(results, "latency", subject, "p50"), number(p99.median)),
-            None => cell(results, "latency", subject, "p50"),
+            Some(p99) => format!("{} / {}", cell("latency", "p50"), number(p99.median)),
+            None => cell("latency", "p50"),
         });
-        cells.push(cell(results, "idle", subject, "bytes"));
-        let memory = |figure| scaled(results, "rest", server_of(subject), figure, 1.0 / 1024.0);
+        cells.push(cell("idle", "bytes"));
+        // All rows of this broker show the memory and the start time of the default configuration.
+        let server = if subject.is_wsmb() { Subject::EnvelopeKept } else { subject };
+        let memory = |figure| self::cell(results, "rest", server, figure, 1.0 / 1024.0);
         cells.push(format!("{} / {}", memory("private"), memory("rss")));
-        cells.push(scaled(results, "start", server_of(subject), "start_ms", 1.0));
+        cells.push(self::cell(results, "start", server, "start_ms", 1.0));
         text += &row(subject.name(), &cells);
     }
     text
@@ -110,12 +113,9 @@ pub fn idle(results: &Results) -> String {
         "| | bytes per idle connection | idle, private KiB | idle, resident KiB | exec→answer ms |\n|---|--:|--:|--:|--:|\n",
     );
     for subject in shown(results) {
-        let cells = [
-            spread_of(results, "idle", subject, "bytes"),
-            spread(results.summary("rest", 0, subject, "private")),
-            spread(results.summary("rest", 0, subject, "rss")),
-            spread(results.summary("start", 0, subject, "start_ms")),
-        ];
+        let figures = [("idle", "bytes"), ("rest", "private"), ("rest", "rss"), ("start", "start_ms")];
+        let cells =
+            figures.map(|(case, figure)| spread(results.summary(case, largest(results, case), subject, figure)));
         if cells.iter().any(|cell| cell != NO_VALUE) {
             text += &row(subject.name(), &cells);
         }
@@ -182,30 +182,19 @@ fn shown(results: &Results) -> Vec<Subject> {
     subject::ALL.into_iter().filter(|subject| has(*subject)).collect()
 }
 
-/// Returns the subject whose memory and start time are shown in a row. All rows of this broker show those of the default configuration.
-fn server_of(subject: Subject) -> Subject {
-    if subject.is_wsmb() { Subject::EnvelopeKept } else { subject }
+/// Returns the largest value of the varied quantity of a case; 0 without runs.
+fn largest(results: &Results, case: &str) -> u64 {
+    results.varied(case).last().copied().unwrap_or_default()
 }
 
-fn cell(results: &Results, case: &str, subject: Subject, figure: &str) -> String {
-    results.varied(case).last().map_or(NO_VALUE.to_owned(), |x| median(results, (case, *x), subject, figure, 1.0))
-}
-
-fn scaled(results: &Results, case: &str, subject: Subject, figure: &str, factor: f64) -> String {
-    median(results, (case, 0), subject, figure, factor)
-}
-
-/// Formats a median, or "failed" if all runs failed.
-fn median(results: &Results, (case, x): (&str, u64), subject: Subject, figure: &str, factor: f64) -> String {
+/// Formats a median at the largest value of the varied quantity, or "failed" if all runs failed.
+fn cell(results: &Results, case: &str, subject: Subject, figure: &str, factor: f64) -> String {
+    let x = largest(results, case);
     match results.summary(case, x, subject, figure) {
         Some(found) => number(found.median * factor),
         None if results.runs(case, x, subject).any(|run| run.outcome.is_err()) => "failed".to_owned(),
         None => NO_VALUE.to_owned(),
     }
-}
-
-fn spread_of(results: &Results, case: &str, subject: Subject, figure: &str) -> String {
-    results.varied(case).last().map_or(NO_VALUE.to_owned(), |x| spread(results.summary(case, *x, subject, figure)))
 }
 
 /// Formats a median with its least and greatest value.
@@ -255,19 +244,11 @@ pub fn grouped(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use super::super::results::{Figures, Run, Section};
+    use super::super::results::Run;
     use super::*;
 
     fn run(case: &str, subject: Subject, repetition: u32, figures: &[(&str, f64)]) -> Run {
-        let figures: Figures = figures.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        Run { case: case.to_owned(), x: 0, subject, repetition, outcome: Ok(figures) }
-    }
-
-    fn results(runs: Vec<Run>) -> Results {
-        let facts = Facts::from([("missing nats-server".to_owned(), "no package".to_owned())]);
-        Results(BTreeMap::from([("compare".to_owned(), Section { facts, runs })]))
+        Run::sample((case, 0), subject, repetition, figures)
     }
 
     #[test]
@@ -286,7 +267,7 @@ mod tests {
             run("rest", Subject::EnvelopeKept, 0, &[("private", 1_024.0), ("rss", 6_144.0)]),
             failed,
         ];
-        let results = results(runs);
+        let results = Results::sample(("missing nats-server", "no package"), runs);
         let text = summary(&results);
         assert!(text.contains("| wsmb, topic | 0.60 | – | – | failed | – | – | – | 1 / 6 | – |"), "{text}");
         assert!(ratios(&results).contains("| wsmb, topic | 2 (2–2) | – |"), "{}", ratios(&results));

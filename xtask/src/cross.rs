@@ -145,17 +145,13 @@ fn has_target(target: &Target) -> bool {
 
 /// Builds a target that has a runner, and checks any other target. A warning is a failure.
 fn build(target: &Target) -> Result<(), Failure> {
-    let mut command = if has_target(target) {
-        cargo()
-    } else {
-        let mut command = Command::new(format!("{DEBIAN_TOOLS}/cargo"));
+    let has_target = has_target(target);
+    let mut command = if has_target { cargo() } else { Command::new(format!("{DEBIAN_TOOLS}/cargo")) };
+    command.arg(if target.runner.is_some() { "build" } else { "check" });
+    if !has_target {
+        command.arg("-Zbuild-std=std,panic_unwind");
         // Only with RUSTC_BOOTSTRAP may a stable tool chain build the standard library.
         command.env("RUSTC", format!("{DEBIAN_TOOLS}/rustc")).env("RUSTC_BOOTSTRAP", "1").env_remove("CARGO");
-        command
-    };
-    command.arg(if target.runner.is_some() { "build" } else { "check" });
-    if !has_target(target) {
-        command.arg("-Zbuild-std=std,panic_unwind");
     }
     command.args(["--package", "wsmb", "--bin", "wsmb", "--target", target.triple]).args(target.arguments);
     command.env("RUSTFLAGS", "-Dwarnings");

@@ -69,26 +69,22 @@ fn main() -> ExitCode {
         ["notices"] => exit_code(dependencies::write()),
         ["gate"] => exit_code(gate::gate(false)),
         ["gate", "--update"] => exit_code(gate::gate(true)),
-        ["bench", "help" | "--help" | "-h"] => {
-            print!("{}", bench::HELP);
-            ExitCode::SUCCESS
-        }
+        ["bench", "help" | "--help" | "-h"] => help(bench::HELP),
         ["torture", ..] => torture::task(&arguments[1..]),
         ["bench", ..] => bench::task(&arguments[1..]),
-        ["cross", "help" | "--help" | "-h"] => {
-            print!("{}", cross::HELP);
-            ExitCode::SUCCESS
-        }
+        ["cross", "help" | "--help" | "-h"] => help(cross::HELP),
         ["cross", ..] => exit_code(cross::task(&arguments[1..])),
-        ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            ExitCode::SUCCESS
-        }
+        ["help" | "--help" | "-h"] => help(HELP),
         _ => {
             eprint!("{HELP}");
             ExitCode::from(2)
         }
     }
+}
+
+fn help(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
 }
 
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
@@ -121,12 +117,10 @@ fn test() -> ExitCode {
 /// Returns the user and system time of all child processes that have ended. Unlike the elapsed time, this figure hardly depends on other users of
 /// the machine.
 fn processor_time() -> Duration {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: the pointer is valid for one `rusage`, which the system fills in completely if it returns 0.
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is valid for one `rusage`, of which zeros are a valid value.
     let usage = unsafe {
-        if libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) != 0 {
-            return Duration::ZERO;
-        }
+        libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr());
         usage.assume_init()
     };
     let time =

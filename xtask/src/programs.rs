@@ -23,88 +23,42 @@ pub struct Program {
     used_by: &'static str,
 }
 
-/// The other brokers that `bench` measures.
-pub const PEERS: [Program; 2] = [
-    Program {
-        name: "mosquitto",
-        path: Some("/usr/sbin/mosquitto"),
-        probe: &["-h"],
-        package: "mosquitto",
-        used_by: "cargo xtask bench",
-    },
-    Program {
-        name: "nats-server",
-        path: Some("/usr/sbin/nats-server"),
-        probe: &["--version"],
-        package: "nats-server",
-        used_by: "cargo xtask bench",
-    },
-];
+const fn program(
+    name: &'static str,
+    path: Option<&'static str>,
+    probe: &'static [&'static str],
+    package: &'static str,
+    used_by: &'static str,
+) -> Program {
+    Program { name, path, probe, package, used_by }
+}
 
+const BENCH: &str = "cargo xtask bench";
 const PROXIES: &str = "tests/proxies, private reverse proxies";
 const SERVERS: &str = "tests/servers, private database servers";
+
+const VERSION: &[&str] = &["--version"];
+const MARIADB: &[&str] = &["--no-defaults", "--version"];
+
+/// The other brokers that `bench` measures.
+pub const PEERS: [Program; 2] = [
+    program("mosquitto", Some("/usr/sbin/mosquitto"), &["-h"], "mosquitto", BENCH),
+    program("nats-server", Some("/usr/sbin/nats-server"), VERSION, "nats-server", BENCH),
+];
 
 /// All programs that the tests need and that are not part of a Rust tool chain. `mariadb-server-core` has only the program and does not set up a
 /// system service.
 const PROGRAMS: &[Program] = &[
-    Program {
-        name: "php",
-        path: None,
-        probe: &["--version"],
-        package: "php-cli",
-        used_by: "tests/e2e/php.rs, scripts on plain sockets",
-    },
-    Program {
-        name: "python3",
-        path: None,
-        probe: &["--version"],
-        package: "python3-minimal",
-        used_by: "tests/e2e/failed_logins.rs, the expression for fail2ban",
-    },
-    Program {
-        name: "faketime",
-        path: None,
-        probe: &["--version"],
-        package: "faketime",
-        used_by: "tests/e2e/clock.rs, wrong clocks",
-    },
-    Program {
-        name: "valgrind",
-        path: None,
-        probe: &["--version"],
-        package: "valgrind",
-        used_by: "cargo xtask gate, which counts instructions",
-    },
-    Program { name: "nginx", path: Some("/usr/sbin/nginx"), probe: &["-v"], package: "nginx-light", used_by: PROXIES },
-    Program { name: "haproxy", path: Some("/usr/sbin/haproxy"), probe: &["-v"], package: "haproxy", used_by: PROXIES },
-    Program {
-        name: "mariadbd",
-        path: Some("/usr/sbin/mariadbd"),
-        probe: &["--no-defaults", "--version"],
-        package: "mariadb-server-core",
-        used_by: SERVERS,
-    },
-    Program {
-        name: "mariadb",
-        path: None,
-        probe: &["--no-defaults", "--version"],
-        package: "mariadb-client-core",
-        used_by: SERVERS,
-    },
-    Program {
-        name: "postgres",
-        path: Some("/usr/lib/postgresql/*/bin/postgres"),
-        probe: &["--version"],
-        package: "postgresql",
-        used_by: SERVERS,
-    },
-    Program {
-        name: "psql",
-        path: Some("/usr/lib/postgresql/*/bin/psql"),
-        probe: &["--version"],
-        package: "postgresql-client",
-        used_by: SERVERS,
-    },
+    program("php", None, VERSION, "php-cli", "tests/e2e/php.rs, scripts on plain sockets"),
+    program("python3", None, VERSION, "python3-minimal", "tests/e2e/failed_logins.rs, the expression for fail2ban"),
+    program("faketime", None, VERSION, "faketime", "tests/e2e/clock.rs, wrong clocks"),
+    program("valgrind", None, VERSION, "valgrind", "cargo xtask gate, which counts instructions"),
+    program("nginx", Some("/usr/sbin/nginx"), &["-v"], "nginx-light", PROXIES),
+    program("haproxy", Some("/usr/sbin/haproxy"), &["-v"], "haproxy", PROXIES),
+    program("mariadbd", Some("/usr/sbin/mariadbd"), MARIADB, "mariadb-server-core", SERVERS),
+    program("mariadb", None, MARIADB, "mariadb-client-core", SERVERS),
+    program("postgres", Some("/usr/lib/postgresql/*/bin/postgres"), VERSION, "postgresql", SERVERS),
+    program("psql", Some("/usr/lib/postgresql/*/bin/psql"), VERSION, "postgresql-client", SERVERS),
 ];
 
 /// Installs the missing programs, or fails and names them.

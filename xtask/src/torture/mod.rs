@@ -39,10 +39,7 @@ use options::{Options, Store, Task};
 /// Runs `cargo xtask torture` with these arguments.
 pub fn task(arguments: &[String]) -> ExitCode {
     let options = match options::parse(arguments) {
-        Ok(Task::Help) => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
+        Ok(Task::Help) => return crate::help(HELP),
         Ok(Task::Run(options)) => options,
         Ok(Task::Check(directory)) => return verdict(run::check(&directory), None),
         Err(sentence) => {

@@ -22,6 +22,13 @@ fn slow_broker(sync: Duration) -> (Broker, tempfile::TempDir) {
 #[test]
 fn a_flood_into_a_channel_without_receivers_stops_nobody_else() {
     let (broker, _tools) = slow_broker(Duration::from_millis(1_500));
+    /// Ends the flood, also if an assertion fails.
+    struct EndFlood<'a>(&'a AtomicBool);
+    impl Drop for EndFlood<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let over = AtomicBool::new(false);
     let refused = AtomicBool::new(false);
     let slowest = std::thread::scope(|scope| {
@@ -43,6 +50,7 @@ fn a_flood_into_a_channel_without_receivers_stops_nobody_else() {
                 }
             }
         });
+        let _end = EndFlood(&over);
         let mut receiver = Client::receiver(&broker, "quiet");
         let mut sender = Client::envelope(&broker);
         let mut slowest = Duration::ZERO;
@@ -58,7 +66,6 @@ fn a_flood_into_a_channel_without_receivers_stops_nobody_else() {
             slowest = slowest.max(sent.elapsed());
             number += 1;
         }
-        over.store(true, Ordering::Relaxed);
         slowest
     });
     println!("the slowest message took {slowest:?}");

@@ -1,7 +1,8 @@
-//! Backpressure: while too many bytes wait for the store, the connections that publish are not read.
+//! Backpressure: while too many bytes wait for the store, the connections whose messages wait are not read.
 //!
-//! A connection is paused after it has published, for at most [`limits::STORE_WAIT`]; then its publications are refused. Other connections are read
-//! all the time: their confirmations, commands and publications on channels that are not kept do not wait for the store.
+//! A connection is paused after one of its messages was passed to the store, for at most [`limits::STORE_WAIT`]; then its publications for the store
+//! are refused until the pause ends. Other connections are read all the time: confirmations, commands, publications on channels that are not kept,
+//! and messages that a receiver confirms in time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

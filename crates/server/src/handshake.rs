@@ -22,7 +22,7 @@ use super::proxies::Client;
 use super::reader::Reader;
 use super::replies::greeting;
 use super::request::Request as EngineRequest;
-use super::session::{Profile, Session};
+use super::session::{Peer, Profile, Session};
 use super::timers::Hold;
 use super::transport::Transport;
 use crate::limits;
@@ -245,23 +245,11 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         return Answer::Http(plain(403, &sentence));
     }
     let peer = client.address;
-    let (user, users) = match access.login(request.authorization.as_deref(), peer.ip()).await {
-        Login::Welcome(user, users) => (user, users),
-        Login::Busy => return Answer::Http(busy()),
-        Login::Slowed(user) => {
-            hub.failed_logins.log(peer.ip(), &user, Reason::TooMany);
-            return Answer::Http(slowed());
-        }
-        Login::Rejected(user, reason) => {
-            Counters::add(&hub.counters.unauthorized, 1);
-            hub.failed_logins.log(peer.ip(), &user, reason);
-            return Answer::Http(unauthorized(hub));
-        }
-    };
-    if let Some(wait) = rate_wait(hub, &access, &user, upgrade.topic.is_some()) {
-        hub.note_above_rate(&user, &peer);
-        return Answer::Http(above_rate(&user, wait));
-    }
+    let (user, users) =
+        match login(hub, &access, request.authorization.as_deref(), &peer, upgrade.topic.is_some()).await {
+            Ok(welcome) => welcome,
+            Err(response) => return Answer::Http(response),
+        };
     if let Some(channel) = &upgrade.topic
         && !access.may_send(&user, channel)
         && !access.may_receive(&user, channel)
@@ -281,6 +269,35 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         proxied: client.is_proxied,
     };
     Answer::Upgrade(upgrade, profile, users)
+}
+
+/// Checks the credentials and the rate of their user. The error is the HTTP response.
+async fn login(
+    hub: &Hub,
+    access: &Access,
+    authorization: Option<&str>,
+    peer: &Peer,
+    is_topic: bool,
+) -> Result<(Arc<str>, Arc<Users>), Vec<u8>> {
+    match access.login(authorization, peer.ip()).await {
+        Login::Welcome(user, users) => match rate_wait(hub, access, &user, is_topic) {
+            None => Ok((user, users)),
+            Some(wait) => {
+                hub.note_above_rate(&user, peer);
+                Err(above_rate(&user, wait))
+            }
+        },
+        Login::Busy => Err(busy()),
+        Login::Slowed(user) => {
+            hub.failed_logins.log(peer.ip(), &user, Reason::TooMany);
+            Err(slowed())
+        }
+        Login::Rejected(user, reason) => {
+            Counters::add(&hub.counters.unauthorized, 1);
+            hub.failed_logins.log(peer.ip(), &user, reason);
+            Err(unauthorized(hub))
+        }
+    }
 }
 
 /// Counts a connection of the user. Returns how long the user must wait, if its rate is reached. A topic connection also has to wait while the

@@ -34,7 +34,7 @@ use super::storage::Storage;
 use super::timers::{Hold, Timers};
 use super::transport::Transport;
 use super::warnings::Warnings;
-use wsmb_core::broker::{Broker, EndReason, Event, Settings};
+use wsmb_core::broker::{Broker, EndReason, Event, Settings, StoreEffect};
 use wsmb_core::message::{ChannelName, ConnectionId, Timestamp};
 use wsmb_core::policy::Policies;
 
@@ -188,13 +188,15 @@ impl Hub {
     }
 
     /// Carries out requests of one session. Takes the lock once, unless the outbox gets full and must be flushed in between.
-    pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) {
-        self.apply_from(Some(session), requests);
+    /// Returns true if a message was passed to the store.
+    pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) -> bool {
+        self.apply_from(Some(session), requests)
     }
 
-    fn apply_from(&self, source: Option<&Arc<Session>>, requests: &mut [Option<Request<'_>>]) {
+    fn apply_from(&self, source: Option<&Arc<Session>>, requests: &mut [Option<Request<'_>>]) -> bool {
         let mut requests = requests.iter_mut();
         let here = self.loops.here();
+        let mut stores = false;
         while requests.len() > 0 {
             let outcome = {
                 let mut engine = self.engine();
@@ -205,12 +207,14 @@ impl Hub {
                 let core = self.now();
                 let now = Now { core, wall: self.clock.on_the_wall(core), here };
                 let mut outcome = engine.apply(now, source, &mut requests);
+                stores |= outcome.store_commands.iter().any(|command| matches!(command, StoreEffect::Append(_)));
                 // Under the lock, so that commands keep the order of turns.
                 self.storage.submit(std::mem::take(&mut outcome.store_commands));
                 outcome
             };
             self.carry_out(outcome);
         }
+        stores
     }
 
     /// Carries out a turn's outcome. Must not be called under the core's lock.

@@ -38,8 +38,6 @@ pub(super) struct Interpreter<'a> {
     rate: Option<Arc<UserRate>>,
     /// The session has waited for the store as long as it may.
     has_waited: bool,
-    /// A publication has come.
-    publishes: bool,
     /// How long a topic session is not read after this, because its user has exceeded its rate.
     pause: Duration,
     /// The requests so far, in the order of the frames.
@@ -59,8 +57,6 @@ pub(super) struct Interpreted<'a> {
     pub(super) greeted: bool,
     /// The code of the client's close frame (1000 if it has none), and whether the frame ends the connection in an orderly way.
     pub(super) closed: Option<(u16, bool)>,
-    /// There was a publication among them.
-    pub(super) publishes: bool,
     /// The time for which the session is not read.
     pub(super) pause: Duration,
 }
@@ -77,15 +73,15 @@ impl<'a> Interpreter<'a> {
     ) -> Self {
         let access = hub.access();
         let rate = access.rates.of(&session.profile.user, hub.now());
-        let (commands, closed, publishes, pause) = (0, None, false, Duration::ZERO);
-        Self { hub, session, access, rate, has_waited, publishes, pause, requests, greeted, commands, closed }
+        let (commands, closed, pause) = (0, None, Duration::ZERO);
+        Self { hub, session, access, rate, has_waited, pause, requests, greeted, commands, closed }
     }
 
     /// Returns the result, and counts the commands.
     pub(super) fn finish(self) -> Interpreted<'a> {
         Counters::add(&self.hub.counters.commands, self.commands);
-        let Self { requests, greeted, publishes, closed, pause, .. } = self;
-        Interpreted { requests, greeted, publishes, closed, pause }
+        let Self { requests, greeted, closed, pause, .. } = self;
+        Interpreted { requests, greeted, closed, pause }
     }
 
     /// Turns one frame into requests. Breaks if the client has sent a close frame or its connection must end: later frames are ignored.
@@ -146,7 +142,6 @@ impl<'a> Interpreter<'a> {
             self.push_request(Request::End(closing));
             return ControlFlow::Break(());
         }
-        self.publishes = true;
         if let Some(rate) = &self.rate {
             // There is no answer to a message of a topic session that the client could act on, so its TCP slows the client down.
             self.pause = rate.published(publication.messages.len(), self.hub.now());
@@ -217,7 +212,6 @@ impl<'a> Interpreter<'a> {
             self.refuse(first, (Some("send-message"), id.as_deref()), Code::Forbidden, detail);
             return;
         }
-        self.publishes = true;
         if self.store_refuses(&publication.channel) {
             let detail = "too many messages wait for the store; it was not accepted, send it again later".to_owned();
             self.refuse(first, (Some("send-message"), id.as_deref()), Code::Unavailable, detail);

@@ -150,5 +150,5 @@ pub const BATCH_SHARE: usize = BATCH / 16;
 /// [`READ_BUFFER`](wsmb_protocol::limits::READ_BUFFER) / 6 of them; the memory for more than this bound is freed.
 pub const REQUESTS_AT_ONCE: usize = 1_024;
 
-/// How long a connection that publishes waits for the store's queue. Then its publications are refused with 05, so that the sender learns of it.
+/// How long a connection waits whose messages wait for the store. Then its publications are refused with 05, so that the sender learns of it.
 pub const STORE_WAIT: Duration = Duration::from_secs(1);

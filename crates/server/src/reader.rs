@@ -48,15 +48,22 @@ pub(super) struct Reader {
     greeted: bool,
     /// The timer of the end was started.
     lingering: bool,
-    /// The pause of the backpressure for whose end this task is registered.
-    paused: u64,
-    /// The last input held publications: the session waits while too many bytes wait for the store.
-    publishes: bool,
-    /// The longest such wait. It has passed if there is no more time left.
-    store_wait: Option<Pin<Box<Sleep>>>,
-    /// The end of a pause of a client that publishes faster than its rate.
-    slowed: Option<Pin<Box<Sleep>>>,
+    /// A message of the session was passed to the store: the session waits while too many bytes wait for the store.
+    stores: bool,
     departed: bool,
+    /// Present while the client publishes too fast.
+    pauses: Option<Box<Pauses>>,
+}
+
+/// The reasons why a client that publishes is not read.
+#[derive(Debug, Default)]
+struct Pauses {
+    /// The pause of the backpressure for whose end this task is registered.
+    registered: u64,
+    /// The longest wait for the store. It has passed if there is no more time left.
+    store_wait: Option<Pin<Box<Sleep>>>,
+    /// The end of a pause of a user that has reached its rate.
+    slowed: Option<Pin<Box<Sleep>>>,
 }
 
 /// The result of one read.
@@ -77,11 +84,9 @@ impl Reader {
             closed: None,
             greeted: false,
             lingering: false,
-            paused: 0,
-            publishes: false,
-            store_wait: None,
-            slowed: None,
+            stores: false,
             departed: false,
+            pauses: None,
         }
     }
 
@@ -94,25 +99,21 @@ impl Reader {
         }
         let was_greeted = self.greeted;
         let (hub, session) = (&*self.hub, &self.session);
-        let has_waited = self.store_wait.is_some();
+        let has_waited = self.pauses.as_ref().is_some_and(|pauses| pauses.store_wait.is_some());
         let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, has_waited);
         let result = self.decoder.feed(input, |incoming| {
             let flow = interpreter.take(incoming);
             self.ignores_input = flow.is_break();
             flow
         });
-        let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
+        let Interpreted { mut requests, greeted, closed, pause } = interpreter.finish();
         self.greeted = greeted;
-        self.publishes = publishes;
-        if !publishes {
-            self.store_wait = None;
-        }
-        hub.apply_all(session, &mut requests);
+        self.stores |= hub.apply_all(session, &mut requests);
         recycle(requests);
         if !pause.is_zero() {
             // The client is not read meanwhile, so its silence does not count.
             session.note_input(hub.now().after(pause));
-            self.slowed = Some(Box::pin(tokio::time::sleep(pause)));
+            self.pauses.get_or_insert_default().slowed = Some(Box::pin(tokio::time::sleep(pause)));
         }
         if !was_greeted && session.queue().is_answering() {
             hub.hold(Hold::Answer, session.id);
@@ -158,21 +159,24 @@ impl Reader {
         true
     }
 
-    /// Whether the session has published, and waits while too many bytes wait for the store. A topic session waits without a limit, because a message
-    /// on it can be refused only by the end of its connection.
+    /// Whether the session must not be read, because it has passed messages to the store and too many bytes wait there. A topic session waits without
+    /// a limit, because a message on it can be refused only by the end of its connection.
     fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.publishes {
+        if !self.stores {
             return false;
         }
-        let Some(pause) = self.hub.backpressure.pause(cx.waker(), self.paused) else {
-            self.store_wait = None;
+        let registered = self.pauses.as_ref().map_or(0, |pauses| pauses.registered);
+        let Some(pause) = self.hub.backpressure.pause(cx.waker(), registered) else {
+            self.stores = false;
+            if let Some(pauses) = &mut self.pauses {
+                pauses.store_wait = None;
+            }
             return false;
         };
-        self.paused = pause;
-        let is_over = {
-            let wait = self.store_wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::STORE_WAIT)));
-            wait.is_elapsed() || wait.as_mut().poll(cx).is_ready()
-        };
+        let pauses = self.pauses.get_or_insert_default();
+        pauses.registered = pause;
+        let wait = pauses.store_wait.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::STORE_WAIT)));
+        let is_over = wait.is_elapsed() || wait.as_mut().poll(cx).is_ready();
         !is_over || self.session.profile.topic.is_some()
     }
 
@@ -180,11 +184,13 @@ impl Reader {
         if self.waits_for_store(cx) {
             return Poll::Pending;
         }
-        if let Some(sleep) = &mut self.slowed {
+        if let Some(pauses) = &mut self.pauses
+            && let Some(sleep) = &mut pauses.slowed
+        {
             if sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            self.slowed = None;
+            pauses.slowed = None;
         }
         if self.session.transport().poll_read_ready(cx).is_pending() {
             return Poll::Pending;

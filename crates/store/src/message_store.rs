@@ -8,6 +8,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::error::StoreError;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::limits;
 use crate::publications::StoredPublication;
 use crate::restamp::Restamp;
@@ -36,7 +37,8 @@ impl Group {
         self.appends.is_empty() && self.removals.is_empty() && self.deliveries.is_empty() && self.marks.is_empty()
     }
 
-    /// The bytes that the new rows take, about.
+    /// Returns the bytes that the new rows take, approximately.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn bytes(&self) -> usize {
         self.appends.iter().map(|message| message.payload.bytes.len() + limits::STORE_ROW_BYTES).sum()
     }

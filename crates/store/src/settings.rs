@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use crate::columns::Columns;
 use crate::error::StoreError;
 use crate::limits;
-use crate::sqlite::SizeLimit;
 
 /// The settings with which a store is opened.
 #[derive(Clone)]
@@ -62,6 +61,15 @@ impl StoreSettings {
     pub(crate) fn limit(&self) -> SizeLimit {
         self.max_size.map_or(SizeLimit::DiskReserve, SizeLimit::Bytes)
     }
+}
+
+/// The limit for new rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SizeLimit {
+    /// The most bytes that the pages in use of the file may take.
+    Bytes(u64),
+    /// The disk keeps a reserve: [`limits::DISK_RESERVE_PERCENT`] of its size, at most [`limits::DISK_RESERVE_BYTES`].
+    DiskReserve,
 }
 
 /// The problem of `memory:` for every other process.

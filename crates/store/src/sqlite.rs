@@ -18,7 +18,6 @@ mod write;
 pub(super) use link::Link;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) use restamp::restamp;
-pub(super) use room::SizeLimit;
 pub(super) use row::Sql;
 pub(super) use schema::{Tables, exists};
 pub(super) use write::append;
@@ -37,6 +36,7 @@ use crate::files::{aside_name, beside, canonical, private, sync_directory};
 use crate::limits;
 use crate::page::PageBuilder;
 use crate::publications::FoundPublications;
+use crate::settings::SizeLimit;
 use room::Room;
 use write::remove;
 use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};

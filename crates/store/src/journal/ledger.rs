@@ -18,7 +18,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 
 use super::names::Names;
 use crate::limits;
-use crate::sqlite::{self, SizeLimit, SqliteStore, Tables, row};
+use crate::settings::SizeLimit;
+use crate::sqlite::{self, SqliteStore, Tables, row};
 use crate::{ChannelSummary, Columns, Group, Prefix, Restamp, StoreError, Swept};
 use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;

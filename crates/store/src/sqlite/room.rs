@@ -4,36 +4,25 @@
 //! Removals are never refused here.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::SqliteStore;
 use crate::StoreError;
 use crate::limits;
-
-/// The limit for new rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SizeLimit {
-    /// The most bytes that the pages in use of the file may take.
-    Bytes(u64),
-    /// The disk keeps a reserve: [`limits::DISK_RESERVE_PERCENT`] of its size, at most [`limits::DISK_RESERVE_BYTES`].
-    DiskReserve,
-}
+use crate::settings::SizeLimit;
 
 /// The state of a limit.
 #[derive(Debug)]
 pub(super) struct Room {
     limit: SizeLimit,
-    /// When the free space was last measured, and the free bytes if there were too few.
-    measured: Option<(Instant, Option<u64>)>,
     /// Measures the disk of a file. Tests replace it.
     measure: fn(&Path) -> Option<Space>,
 }
 
 impl Room {
     pub(super) fn new(limit: SizeLimit) -> Self {
-        Self { limit, measured: None, measure: space }
+        Self { limit, measure: space }
     }
 }
 
@@ -64,25 +53,20 @@ impl SqliteStore {
 
     /// Returns the free bytes of the disk if less than the reserve is left, and the file has too few free pages of its own.
     fn low_space(&mut self) -> Result<Option<u64>, StoreError> {
-        let now = Instant::now();
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < MEASURED_EVERY;
-        if let Some((_, low)) = self.room.measured.filter(|(at, _)| is_recent(*at)) {
-            return Ok(low);
-        }
-        let low = match (self.room.measure)(self.link.path()) {
+        Ok(match (self.room.measure)(self.link.path()) {
             Some(space) if space.free < space.reserve() => {
                 let unused = self.run(|connection, _, _| unused_bytes(connection))?;
-                (space.free + unused < space.reserve()).then_some(space.free)
+                let is_low = space.free + unused < space.reserve();
+                if !is_low && space.free < limits::STORE_JOURNAL_BYTES.unsigned_abs() {
+                    // The free pages are of use only while the write-ahead log does not grow.
+                    self.link.checkpoint();
+                }
+                is_low.then_some(space.free)
             }
             _ => None,
-        };
-        self.room.measured = Some((now, low));
-        Ok(low)
+        })
     }
 }
-
-/// How often the free space of the disk is measured. Even a fast disk takes far less than the reserve in this time.
-const MEASURED_EVERY: Duration = Duration::from_millis(100);
 
 /// Returns the bytes of the pages in use.
 pub(super) fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
@@ -148,7 +132,7 @@ mod tests {
         let path = directory.path().join("wsmb.db");
         let mut store = SqliteStore::open(&path, &prefix, &Columns::default(), SizeLimit::DiskReserve).expect("opens");
         let set = |store: &mut SqliteStore, measure: fn(&Path) -> Option<Space>| {
-            store.room = Room { limit: SizeLimit::DiskReserve, measured: None, measure };
+            store.room = Room { limit: SizeLimit::DiskReserve, measure };
         };
         let group = |ids: std::ops::Range<u64>| {
             let message = |id| Message {

@@ -123,6 +123,34 @@ impl SqliteStore {
         })
     }
 
+    /// Checks that new rows may be written that take `more` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::OverBudget`] or [`StoreError::LowDisk`] if there is no room; any error that keeps the file from being read.
+    pub(crate) fn check_room(&mut self, more: usize) -> Result<(), StoreError> {
+        let Some(most) = self.limit_of_rows()? else { return Ok(()) };
+        let used = self.run(|connection, _, _| room::used_bytes(connection))?;
+        if used + more as u64 > most { Err(StoreError::OverBudget { place: self.place() }) } else { Ok(()) }
+    }
+
+    /// Returns the most bytes of the pages in use; `None` if only the disk limits them.
+    ///
+    /// # Errors
+    /// [`StoreError::LowDisk`] if the disk has too little space; any error that keeps the file from being read.
+    fn limit_of_rows(&mut self) -> Result<Option<u64>, StoreError> {
+        if let Some(space) = self.room.scarce_space(self.link.path()) {
+            let unused = self.run(|connection, _, _| room::unused_bytes(connection))?;
+            if space.is_low(unused) {
+                return Err(StoreError::LowDisk { place: self.place(), free: space.free });
+            }
+            if space.is_too_small_for_a_log() {
+                // The free pages are of use only while the write-ahead log does not grow.
+                self.link.checkpoint();
+            }
+        }
+        Ok(self.room.most_bytes())
+    }
+
     /// Sweeps; runs `also` in the same transaction.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use tempfile::TempDir;
 
+use super::room::Space;
 use super::*;
 use crate::{StoppedStore, StoreSettings, Tools as _, inspect};
 use wsmb_core::message::Payload;
@@ -303,6 +304,24 @@ fn a_file_keeps_to_its_maximum_size_and_takes_rows_again_when_others_are_removed
     store.commit(&append(60..63, &large)).expect("free pages are used again");
     let size = std::fs::metadata(file.path()).expect("a file").len();
     assert!(size <= 2 * most, "{size} bytes");
+}
+
+#[test]
+fn new_rows_are_refused_while_the_disk_is_low_unless_the_file_has_free_pages() {
+    const TOTAL: u64 = 100 << 20;
+    let file = File::new();
+    let mut store = file.open();
+    let set = |store: &mut SqliteStore, measure: fn(&Path) -> Option<Space>| store.room = Room::on_disk(measure);
+    let large = "x".repeat(100_000);
+    set(&mut store, |_| Some(Space { total: TOTAL, free: TOTAL / 20 }));
+    store.commit(&append(1..61, &large)).expect("the reserve is untouched");
+    set(&mut store, |_| Some(Space { total: TOTAL, free: TOTAL / 20 - 1 }));
+    let low = |result| matches!(result, Err(StoreError::LowDisk { free, .. }) if free == TOTAL / 20 - 1);
+    assert!(low(store.commit(&append(61..62, &large))) && low(store.check()));
+    let removals = (1..=59).map(MessageId).collect();
+    store.commit(&Group { removals, ..Group::default() }).expect("removals are never refused");
+    set(&mut store, |_| Some(Space { total: TOTAL, free: 0 }));
+    store.commit(&append(61..62, &large)).expect("the free pages are more than the reserve");
 }
 
 #[test]

@@ -251,7 +251,7 @@ impl Engine {
         // Bounded: each further round follows the end of a session.
         while !self.effects.list.is_empty() {
             let Self { effects: Effects { list, contents }, dispatch, .. } = self;
-            dispatch.outbox.prepare(contents.len());
+            dispatch.outbox.prepare();
             for effect in list.drain(..) {
                 dispatch.effect(effect, contents, publish, now);
             }

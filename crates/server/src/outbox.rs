@@ -97,11 +97,13 @@ impl Outbox {
         self.here = here;
     }
 
-    /// Prepares for effects that refer to `contents` new contents.
-    pub(super) fn prepare(&mut self, contents: usize) {
-        self.rendered.clear();
-        self.rendered.resize_with(contents, Default::default);
-        self.rendered.shrink_to(limits::EFFECTS_AT_ONCE);
+    /// Prepares for effects that refer to new contents.
+    #[inline]
+    pub(super) fn prepare(&mut self) {
+        if !self.rendered.is_empty() {
+            self.rendered.clear();
+            self.rendered.shrink_to(limits::EFFECTS_AT_ONCE);
+        }
     }
 
     /// Whether the queues should be flushed before more frames are queued.
@@ -126,10 +128,13 @@ impl Outbox {
         let rendered = match manual {
             // The frame contains the delivery's name, so no other receiver gets the same bytes.
             Some(_) => &mut once,
-            None => match self.rendered.get_mut(content as usize) {
-                Some(rendered) => &mut rendered[encoding],
-                None => return,
-            },
+            None => {
+                let content = content as usize;
+                if self.rendered.len() <= content {
+                    self.rendered.resize_with(content + 1, Default::default);
+                }
+                &mut self.rendered[content][encoding]
+            }
         };
         let mut queue = session.queue();
         let batch = &mut self.batches[encoding];

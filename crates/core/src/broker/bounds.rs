@@ -34,7 +34,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             fanout_deliveries: 4_096,
-            page_messages: 2_048,
+            page_messages: 8_192,
             held: 100_000,
             group_wait: Duration::from_secs(300),
             sweep_every: Duration::from_secs(5),

@@ -369,7 +369,9 @@ impl Broker {
         while let Some(channel) = self.to_pump.pop() {
             self.pump(channel, turn);
         }
-        self.flush_store(turn);
+        if self.has_store_requests() {
+            self.flush_store(turn);
+        }
         let unstored = &self.unstored;
         self.deadlines.drop_finished_writes(|id| !unstored.contains(id));
     }

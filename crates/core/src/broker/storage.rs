@@ -97,6 +97,15 @@ impl Broker {
         }
     }
 
+    /// Whether operations for the store were collected.
+    #[inline]
+    pub(super) fn has_store_requests(&self) -> bool {
+        !(self.appends.is_empty()
+            && self.replacements.is_empty()
+            && self.counts.is_empty()
+            && self.removals.is_empty())
+    }
+
     /// Passes the collected operations to the store.
     pub(super) fn flush_store(&mut self, turn: &mut Turn<'_>) {
         let list = &mut turn.effects.list;

@@ -32,6 +32,10 @@ pub const CONFIRM_BUSY: Duration = Duration::from_millis(250);
 /// The most bytes of one channel's backlog in memory.
 pub const PAGE_BYTES: usize = 1 << 20;
 
+/// The most bytes of one channel's messages in memory while receivers are there: a burst up to this size that they confirm in time is not written.
+/// Enough for [`MAX_PREFETCH`] short messages. If memory is short, a sixteenth of [`PAGE_BYTES`].
+pub const BURST_BYTES: usize = 4 * PAGE_BYTES;
+
 /// Runs of paged messages of one channel whose sender also receives the channel and must not get them back. Beyond this number the oldest
 /// run is forgotten, and its sender may receive its own messages.
 pub const SELF_SENT_RUNS: usize = 1_024;

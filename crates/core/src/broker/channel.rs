@@ -318,9 +318,9 @@ impl Channel {
         rest.any(|(_, entry)| entry.origin != Some(receiver) && !entry.expired(now))
     }
 
-    /// Whether the messages in memory fill a page of `page` messages.
-    pub fn page_is_full(&self, page: usize) -> bool {
-        self.waiting.len() >= page || self.waiting_bytes >= limits::PAGE_BYTES
+    /// Whether the messages in memory fill a page of `page` messages, or `bytes`.
+    pub fn page_is_full(&self, page: usize, bytes: usize) -> bool {
+        self.waiting.len() >= page || self.waiting_bytes >= bytes
     }
 
     /// Counts a message as paged. `origin`: the sender, if it receives the channel.

@@ -239,8 +239,8 @@ impl Broker {
 
     /// Moves parked messages to `waiting` after the last paged message is gone, as many as fill a page.
     fn unpark(&mut self, key: usize) {
-        let page = self.settings.bounds.page(self.is_memory_short());
-        while !self.channels[key].page_is_full(page)
+        let (page, bytes) = (self.settings.bounds.page(self.is_memory_short()), self.burst_bytes());
+        while !self.channels[key].page_is_full(page, bytes)
             && let Some(entry) = self.channels[key].unpark_first()
         {
             self.wait(key, entry, Cause::Unparked);

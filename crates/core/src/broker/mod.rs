@@ -403,6 +403,11 @@ impl Broker {
         }
     }
 
+    /// Returns the most bytes of one channel's messages that stay in memory while its receivers are there.
+    fn burst_bytes(&self) -> usize {
+        if self.is_memory_short() { limits::PAGE_BYTES / 16 } else { limits::BURST_BYTES }
+    }
+
     /// Whether more than half of [`limits::CORE_BYTES`] is used, so that pages become small.
     fn is_memory_short(&self) -> bool {
         self.bytes > limits::CORE_BYTES / 2

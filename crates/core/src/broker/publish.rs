@@ -356,12 +356,12 @@ impl Broker {
 
     /// Queues an entry after all messages of its channel: in memory if it will be delivered soon, else in the store only.
     pub(super) fn enqueue(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
-        let page = self.settings.bounds.page(self.is_memory_short());
+        let (page, bytes) = (self.settings.bounds.page(self.is_memory_short()), self.burst_bytes());
         let id = entry.message.id;
         let channel = &mut self.channels[key];
         let soon =
             !channel.members.is_empty() && channel.paged == 0 && channel.loading.is_none() && channel.parked.is_empty();
-        if soon && !channel.page_is_full(page) {
+        if soon && !channel.page_is_full(page, bytes) {
             self.wait(key, entry, cause);
             self.schedule_write(id, turn);
             return;

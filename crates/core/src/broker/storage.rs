@@ -179,11 +179,11 @@ impl Broker {
 
     /// Places a written message that was parked. It becomes paged if earlier messages are paged or fill the memory, else it waits in memory.
     fn place_stored(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
-        let page = self.settings.bounds.page(self.is_memory_short());
+        let (page, bytes) = (self.settings.bounds.page(self.is_memory_short()), self.burst_bytes());
         let (channel, id) = (&mut self.channels[key], entry.message.id);
         self.to_pump.push(key);
         // Also while a page is being read, because the page may contain the message.
-        let follows_paged = channel.paged > 0 || channel.loading.is_some() || channel.page_is_full(page);
+        let follows_paged = channel.paged > 0 || channel.loading.is_some() || channel.page_is_full(page, bytes);
         if follows_paged && id > channel.cursor {
             channel.page_out(id, entry.origin);
             self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);

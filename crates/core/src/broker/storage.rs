@@ -100,10 +100,7 @@ impl Broker {
     /// Whether operations for the store were collected.
     #[inline]
     pub(super) fn has_store_requests(&self) -> bool {
-        !(self.appends.is_empty()
-            && self.replacements.is_empty()
-            && self.counts.is_empty()
-            && self.removals.is_empty())
+        !(self.appends.is_empty() && self.replacements.is_empty() && self.counts.is_empty() && self.removals.is_empty())
     }
 
     /// Passes the collected operations to the store.

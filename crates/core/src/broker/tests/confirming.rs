@@ -208,3 +208,18 @@ fn a_shorter_confirm_timeout_applies_to_receivers_that_are_silent_already() {
         assert_eq!(scene.broker.counters().unconfirmed_receivers, ended, "{timeout} ms");
     }
 }
+
+#[test]
+fn a_burst_of_the_largest_window_stays_in_memory_while_a_receiver_is_there() {
+    let policy = ChannelPolicy { receivers: 1, ..ChannelPolicy::default() };
+    let policies = Policies { named: vec![(WildMatch::new("sms"), policy)], default: ChannelPolicy::default() };
+    let settings = Settings { policies, bounds: Bounds::default(), ..Settings::default() };
+    let mut scene = Scene { broker: Broker::new(settings, Restored::default()), ..Scene::new() };
+    scene.receive(1, AckMode::Automatic, limits::PREFETCH);
+    let text = "x".repeat(200);
+    let written: usize = (0..limits::MAX_PREFETCH).map(|_| writes(&scene.send(&text, None))).sum();
+    assert_eq!(written, 0, "the receiver may confirm all of them in time");
+    // Nobody takes so much: the rest waits in the store.
+    let written: usize = (0..2 * limits::MAX_PREFETCH).map(|_| writes(&scene.send(&text, None))).sum();
+    assert!(written > 0 && scene.broker.unsettled() == u64::from(3 * limits::MAX_PREFETCH));
+}

@@ -11,6 +11,7 @@ mod restamp;
 mod room;
 pub(super) mod row;
 mod schema;
+mod summary;
 mod sweep;
 pub(super) mod wal;
 mod write;
@@ -19,7 +20,7 @@ pub(super) use link::Link;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 pub(super) use restamp::restamp;
 pub(super) use row::Sql;
-pub(super) use schema::{Tables, exists};
+pub(super) use schema::Tables;
 pub(super) use write::append;
 
 use std::fs::DirBuilder;
@@ -28,18 +29,14 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBehavior, params};
 
 use super::lock::StoreLock;
-use super::{
-    Background, ChannelSummary, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, StoredPublication,
-    Summary, Swept,
-};
+use super::{Background, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, Summary, Swept};
 use crate::files::{aside_name, beside, canonical, private, sync_directory};
 use crate::limits;
 use crate::page::PageBuilder;
-use crate::publications::FoundPublications;
 use crate::settings::SizeLimit;
 use room::Room;
 use write::remove;
-use wsmb_core::message::{ChannelName, Message, MessageId, PublicationId, Timestamp};
+use wsmb_core::message::{ChannelName, MessageId, Timestamp};
 use wsmb_core::policy::Spare;
 
 /// A store in one file.
@@ -255,10 +252,10 @@ impl MessageStore for SqliteStore {
     fn summary(&mut self, publications_since: Timestamp) -> Result<Summary, StoreError> {
         let clean = self.was_clean;
         let (summary, foreign) = self.run(|connection, sql, _| {
-            let (channels, foreign) = channels(connection, sql)?;
-            let delayed = delayed(connection, sql)?;
-            let publications = publications(connection, sql, publications_since)?;
-            let last_id = last_id(connection, sql)?;
+            let (channels, foreign) = summary::channels(connection, sql)?;
+            let delayed = summary::delayed(connection, sql)?;
+            let publications = summary::publications(connection, sql, publications_since)?;
+            let last_id = summary::last_id(connection, sql)?;
             let expiries = restamp::expiries(connection, sql)?;
             Ok((Summary { channels, expiries, delayed, publications, last_id, clean }, foreign))
         })?;
@@ -382,71 +379,6 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
     builder.create(directory)?;
     missing.into_iter().for_each(sync_directory);
     Ok(())
-}
-
-/// Returns every channel, and the number of rows that other programs wrote under invalid channel names, which no receiver can get.
-fn channels(connection: &Connection, sql: &Sql) -> rusqlite::Result<(Vec<ChannelSummary>, u64)> {
-    let mut statement = connection.prepare(&sql.channels)?;
-    let mut rows = statement.query([])?;
-    let (mut channels, mut foreign) = (Vec::new(), 0);
-    while let Some(row) = rows.next()? {
-        let messages = row.get::<_, i64>(1)?.unsigned_abs();
-        match row::channel(row, 0)?.zip(row::id(row, 2)?) {
-            Some((channel, last)) => channels.push(ChannelSummary { channel, messages, last }),
-            None => foreign += messages,
-        }
-    }
-    Ok((channels, foreign))
-}
-
-/// The highest id that was ever assigned, as far as the file knows.
-fn last_id(connection: &Connection, sql: &Sql) -> rusqlite::Result<MessageId> {
-    let there = connection.query_row(&sql.last_id, [], |row| row::id(row, 0))?.unwrap_or_default();
-    // SQLite creates this table with the first table that has `AUTOINCREMENT`.
-    if !exists(connection, "sqlite_sequence")? {
-        return Ok(there);
-    }
-    let given = connection.query_row(&sql.last_given, [], |row| row::id(row, 0)).optional()?.flatten();
-    Ok(there.max(given.unwrap_or_default()))
-}
-
-fn delayed(connection: &Connection, sql: &Sql) -> rusqlite::Result<Vec<Message>> {
-    let mut statement = connection.prepare(&sql.delayed)?;
-    let mut rows = statement.query([row::integer(wsmb_core::limits::DELAYED as u64)])?;
-    let mut delayed = Vec::new();
-    while let Some(row) = rows.next()? {
-        delayed.extend(row::message(row)?);
-    }
-    delayed.sort_unstable_by_key(|message| message.id);
-    Ok(delayed)
-}
-
-/// Reads from the newest row backwards, and skips a bounded number of old rows (imported rows, dead letters). Ids are nearly always in the order of
-/// time, so no index is needed, which would slow every insertion.
-fn publications(connection: &Connection, sql: &Sql, since: Timestamp) -> rusqlite::Result<Vec<StoredPublication>> {
-    if since == Timestamp(u64::MAX) {
-        return Ok(Vec::new());
-    }
-    // The column holds whole seconds.
-    let since = Timestamp(since.0 / 1_000 * 1_000);
-    let mut statement = connection.prepare(&sql.newest)?;
-    let mut rows = statement.query([row::integer(4 * wsmb_core::limits::DEDUP_IDS as u64)])?;
-    let (mut found, mut old) = (FoundPublications::default(), 0);
-    while let Some(row) = rows.next()? {
-        let created = row::moment(row, 2)?;
-        if old >= limits::IDS_OLD_ROWS || found.len() >= wsmb_core::limits::DEDUP_IDS {
-            break;
-        }
-        if created < since {
-            old += 1;
-            continue;
-        }
-        let publication = row::text(row.get_ref(1)?).map(|text| PublicationId::from_stored(&text));
-        if let Some(((channel, publication), id)) = row::channel(row, 0)?.zip(publication).zip(row::id(row, 3)?) {
-            found.add(channel, publication, created, id);
-        }
-    }
-    Ok(found.oldest_first())
 }
 
 /// Returns free pages of an emptied backlog to the file system, a bounded number at a time.

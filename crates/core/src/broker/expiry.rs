@@ -12,7 +12,6 @@ use super::failure::Why;
 use super::pending::Fate;
 use super::stage::Cause;
 use super::{Broker, Delayed, Effect, Refusal, StoreEffect, Turn};
-use crate::limits;
 use crate::message::{ChannelName, Message, MessageId, Timestamp};
 
 impl Broker {
@@ -223,22 +222,6 @@ impl Broker {
         let channel = &mut self.channels[key];
         let most = channel.policy.max_backlog;
         channel.unsettled.saturating_add(more) > most && channel.live(now).saturating_add(more) > most
-    }
-
-    /// Whether `more` bytes would exceed [`limits::CORE_BYTES`]. Expired messages are removed first; `channel` stays open.
-    pub(super) fn is_memory_full(&mut self, more: usize, channel: Option<usize>, turn: &mut Turn<'_>) -> bool {
-        if self.bytes + more <= limits::CORE_BYTES {
-            return false;
-        }
-        let hold = |broker: &mut Self, by: i64| {
-            if let Some(channel) = channel.and_then(|key| broker.channels.get_mut(key)) {
-                channel.unsettled = channel.unsettled.wrapping_add_signed(by);
-            }
-        };
-        hold(self, 1);
-        self.expire_due(turn);
-        hold(self, -1);
-        self.bytes + more > limits::CORE_BYTES
     }
 
     /// Arms the sweep timer, because a message is in the store only.

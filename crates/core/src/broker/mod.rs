@@ -45,6 +45,7 @@ mod late;
 mod late_refusal;
 mod member;
 mod membership;
+mod memory;
 mod pending;
 mod preference;
 mod publish;
@@ -401,16 +402,6 @@ impl Broker {
             self.deadlines.sweep = None;
             self.sweep(turn);
         }
-    }
-
-    /// Returns the most bytes of one channel's messages that stay in memory while its receivers are there.
-    fn burst_bytes(&self) -> usize {
-        if self.is_memory_short() { limits::PAGE_BYTES / 16 } else { limits::BURST_BYTES }
-    }
-
-    /// Whether more than half of [`limits::CORE_BYTES`] is used, so that pages become small.
-    fn is_memory_short(&self) -> bool {
-        self.bytes > limits::CORE_BYTES / 2
     }
 
     fn policy_of(&self, name: &ChannelName) -> Arc<ChannelPolicy> {

@@ -4,8 +4,8 @@ use tempfile::TempDir;
 
 use super::room::Space;
 use super::*;
-use crate::{StoppedStore, StoreSettings, Tools as _, inspect};
-use wsmb_core::message::Payload;
+use crate::{ChannelSummary, StoppedStore, StoreSettings, Tools as _, inspect};
+use wsmb_core::message::{Message, Payload, PublicationId};
 
 struct File {
     directory: TempDir,

@@ -125,7 +125,7 @@ fn senders_are_refused_before_the_disk_is_full() {
     let setup = Setup::default().database("small/wsmb.db");
     let mut broker = Broker::start_in(setup, dir.clone(), 0).unwrap_or_else(|failure| panic!("{failure}"));
     fill_and_drain(&mut broker, &["06"]);
-    broker.wait_for_log("which the broker does not use");
+    broker.wait_for_log("a reserve that the broker leaves free");
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl RateRules {
 #[derive(Debug, Default)]
 pub struct Rates {
     rules: RateRules,
-    /// At most [`limits::RATED_USERS`], and the users of more connections than that.
+    /// More than [`limits::RATED_USERS`] only while more users than that have used their limits.
     users: Mutex<HashMap<Arc<str>, Arc<UserRate>>>,
 }
 

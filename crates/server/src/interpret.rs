@@ -38,6 +38,8 @@ pub(super) struct Interpreter<'a> {
     rate: Option<Arc<UserRate>>,
     /// The session has waited for the store as long as it may.
     has_waited: bool,
+    /// A publication was among the frames.
+    publishes: bool,
     /// How long a topic session is not read after this, because its user has exceeded its rate.
     pause: Duration,
     /// The requests so far, in the order of the frames.
@@ -57,6 +59,8 @@ pub(super) struct Interpreted<'a> {
     pub(super) greeted: bool,
     /// The code of the client's close frame (1000 if it has none), and whether the frame ends the connection in an orderly way.
     pub(super) closed: Option<(u16, bool)>,
+    /// There is a publication among the requests.
+    pub(super) publishes: bool,
     /// The time for which the session is not read.
     pub(super) pause: Duration,
 }
@@ -73,15 +77,15 @@ impl<'a> Interpreter<'a> {
     ) -> Self {
         let access = hub.access();
         let rate = access.rates.of(&session.profile.user, hub.now());
-        let (commands, closed, pause) = (0, None, Duration::ZERO);
-        Self { hub, session, access, rate, has_waited, pause, requests, greeted, commands, closed }
+        let (commands, closed, publishes, pause) = (0, None, false, Duration::ZERO);
+        Self { hub, session, access, rate, has_waited, publishes, pause, requests, greeted, commands, closed }
     }
 
     /// Returns the result, and counts the commands.
     pub(super) fn finish(self) -> Interpreted<'a> {
         Counters::add(&self.hub.counters.commands, self.commands);
-        let Self { requests, greeted, closed, pause, .. } = self;
-        Interpreted { requests, greeted, closed, pause }
+        let Self { requests, greeted, publishes, closed, pause, .. } = self;
+        Interpreted { requests, greeted, publishes, closed, pause }
     }
 
     /// Turns one frame into requests. Breaks if the client has sent a close frame or its connection must end: later frames are ignored.
@@ -149,6 +153,7 @@ impl<'a> Interpreter<'a> {
                 self.hub.note_above_rate(&profile.user, &profile.peer);
             }
         }
+        self.publishes = true;
         self.push_request(Request::Publish(publication, PublishOptions::default()));
         ControlFlow::Continue(())
     }
@@ -236,6 +241,7 @@ impl<'a> Interpreter<'a> {
         }
         let id = id.as_deref().map(|id| PublicationId::new(user, id));
         let options = PublishOptions { receivers, id, ttl, delay, first };
+        self.publishes = true;
         self.push_request(Request::Publish(detach_from_parser(publication, frame), options));
     }
 

@@ -106,9 +106,10 @@ impl Reader {
             self.ignores_input = flow.is_break();
             flow
         });
-        let Interpreted { mut requests, greeted, closed, pause } = interpreter.finish();
+        let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
         self.greeted = greeted;
-        self.stores |= hub.apply_all(session, &mut requests);
+        // What an acknowledgement makes the core write is not the receiver's load.
+        self.stores |= hub.apply_all(session, &mut requests) && publishes;
         recycle(requests);
         if !pause.is_zero() {
             // The client is not read meanwhile, so its silence does not count.

@@ -39,7 +39,7 @@ impl Hub {
             sleep(limits::STOP_LOOK).await;
             let (now, read) = (Instant::now(), self.stop.reads());
             if self.backpressure.is_closed() {
-                // No socket is read, so silence proves nothing.
+                // Connections that publish are not read, so silence proves nothing.
                 last = now;
             } else if read != reads {
                 (last, reads) = (now, read);

@@ -62,7 +62,7 @@ impl Hub {
         }
     }
 
-    /// Checks a session, and carries out the result. `lenient`: reading is paused, so silence is not the client's fault.
+    /// Checks a session, and carries out the result. `lenient`: connections that publish are not read, so silence may not be the client's fault.
     fn check_session(&self, session: &Arc<Session>, now: Timestamp, interval: Duration, lenient: bool) {
         let mut due = session.on_timer(now, interval, lenient);
         if due == TimerAction::Dead && self.with_broker(|broker| broker.is_at_work(now, session.id)) {

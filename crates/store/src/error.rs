@@ -275,12 +275,13 @@ impl StoreError {
             Self::OverBudget { place } => {
                 write!(
                     f,
-                    "the store {place} has reached its size limit; let receivers confirm messages, or raise the limit"
+                    "the store {place} has reached its size limit; let receivers confirm messages, or raise store.max_size \
+                     (of a journal store.journal_max; memory: has a fixed limit)"
                 )
             }
             Self::LowDisk { place, free } => write!(
                 f,
-                "the disk of the store {place} has {} MiB left, which the broker does not use; free space there, let receivers confirm messages, or \
+                "the disk of the store {place} has {} MiB left, a reserve that the broker leaves free; free space there, let receivers confirm messages, or \
                  set store.max_size",
                 free >> 20
             ),

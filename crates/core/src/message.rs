@@ -117,6 +117,12 @@ impl ChannelName {
         Ok(Self(Arc::from(name)))
     }
 
+    /// Whether both names are equal. Faster than `==` if both share their text, as copies of one name do.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self == other
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -24,6 +24,7 @@ use dispatch::Dispatch;
 use wsmb_core::broker::{Acknowledge, Broker, Effects, Event, Publish, ReplyTo};
 use wsmb_core::message::{ConnectionId, Publication};
 use wsmb_protocol::envelope::Code;
+use wsmb_protocol::topic;
 
 pub(super) use outcome::{EngineSettings, Now, TurnOutcome};
 
@@ -82,12 +83,21 @@ impl Engine {
             && let Some(slot) = requests.next()
         {
             // A publication is large: a copy of it costs more than all other work on it here. So it stays in its slot.
-            if let (Some(Request::Publish(publication, options)), Some(source)) = (&mut *slot, source) {
-                self.publish(publication, options, source, now);
-                continue;
+            match (&mut *slot, source) {
+                (Some(Request::Message { kind, frame }), Some(source)) => {
+                    let Some(channel) = &source.profile.topic else { continue };
+                    let publication = topic::publication(channel, *kind, frame.clone());
+                    self.publish(&publication, None, false, source, now);
+                    continue;
+                }
+                (Some(Request::Publish { publication, options, first }), Some(source)) => {
+                    self.publish(publication, options.take(), *first, source, now);
+                    continue;
+                }
+                _ => {}
             }
             match (slot.take(), source) {
-                (Some(Request::Core(event)), _) => self.handle(event, now),
+                (Some(Request::Core(event)), _) => self.handle(*event, now),
                 (Some(request), Some(source)) => self.carry_out_request(request, source, now),
                 // The slot is empty, or the request needs a session and there is none.
                 (None, _) | (_, None) => {}
@@ -100,12 +110,13 @@ impl Engine {
     fn publish(
         &mut self,
         publication: &Publication<'_>,
-        options: &mut PublishOptions,
+        options: Option<Box<PublishOptions>>,
+        first: bool,
         source: &Arc<Session>,
         now: Now,
     ) {
-        let PublishOptions { receivers, ref mut id, ttl, delay, first } = *options;
-        let id = id.take();
+        let PublishOptions { receivers, id, ttl, delay } =
+            options.map_or_else(PublishOptions::default, |options| *options);
         // A legacy client that sends without an id may read only one frame, the connect reply. So the reply waits for the result.
         let answer = first && id.is_none() && source.queue().hold_for_answer();
         if first && !answer {
@@ -149,8 +160,8 @@ impl Engine {
 
     fn carry_out_request(&mut self, request: Request<'_>, source: &Arc<Session>, now: Now) {
         match request {
-            // `apply` carries out both.
-            Request::Core(_) | Request::Publish(..) => {}
+            // `apply` carries out these.
+            Request::Core(_) | Request::Message { .. } | Request::Publish { .. } => {}
             Request::Subscribe { subscribe, first } => {
                 self.handle_first(Event::Subscribe(*subscribe), first, source, now);
             }
@@ -256,9 +267,9 @@ impl Engine {
                 dispatch.effect(effect, contents, publish, now);
             }
             contents.clear();
-            shrink(list);
-            shrink(contents);
-            self.report_ended(now);
+            if dispatch.has_ended_sessions() {
+                self.report_ended(now);
+            }
         }
     }
 
@@ -279,14 +290,13 @@ impl Engine {
     fn seal(&mut self, now: Now) -> TurnOutcome {
         self.dispatch.spread();
         // Bounded: each further round follows the end of a session.
-        while self.dispatch.outbox.has_overflowed()
-            || !self.dispatch.unreported.is_empty()
-            || !self.effects.list.is_empty()
-        {
+        while self.dispatch.has_ended_sessions() || !self.effects.list.is_empty() {
             self.report_and_carry_out(now);
             self.dispatch.spread();
         }
         self.dispatch.ask_for_confirmations();
+        shrink(&mut self.effects.list);
+        shrink(&mut self.effects.contents);
         let sealed = self.dispatch.outbox.seal();
         TurnOutcome { sealed, deadline: self.broker.next_deadline(), ..std::mem::take(&mut self.dispatch.outcome) }
     }

@@ -180,7 +180,7 @@ impl Hub {
 
     /// Gives the core an event that concerns no session.
     pub(super) fn handle_event(&self, event: Event<'_>) {
-        self.apply_from(None, &mut [Some(Request::Core(event))]);
+        self.apply_from(None, &mut [Some(Request::Core(Box::new(event)))]);
     }
 
     pub(super) fn apply(&self, session: &Arc<Session>, request: Request<'_>) {

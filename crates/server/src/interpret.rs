@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +22,6 @@ use wsmb_core::broker::{AckMode, ReceiverKey, Subscribe};
 use wsmb_core::message::{ChannelName, Frame, Kind, Order, Publication, PublicationId};
 use wsmb_protocol::envelope::{self, Ack, Code, Command};
 use wsmb_protocol::frame::{self, Incoming, Opcode};
-use wsmb_protocol::topic;
 
 thread_local! {
     /// Parses the commands of all sessions of the thread. It caches the channel of the last publication.
@@ -120,6 +119,12 @@ impl<'a> Interpreter<'a> {
         self.requests.push(Some(request));
     }
 
+    /// Builds a request in its place in the list: a request is large, and to copy it costs more than to make it.
+    #[inline]
+    fn push_with(&mut self, make: impl FnOnce() -> Request<'a>) {
+        self.requests.extend(std::iter::once_with(|| Some(make())));
+    }
+
     fn control(&mut self, incoming: Incoming<'a>) -> ControlFlow<()> {
         match incoming {
             Incoming::Ping(payload) => self.push_request(Request::Frame(frame::encode(Opcode::Pong, &payload))),
@@ -134,8 +139,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn topic_message(&mut self, channel: &'a ChannelName, kind: Kind, frame: Frame<'a>) -> ControlFlow<()> {
-        let publication = topic::publication(channel, kind, frame);
-        if publication.messages.iter().all(Range::is_empty) {
+        if frame::payload_start(&frame) == frame.len() {
             Counters::add(&self.hub.counters.empty, 1);
             return ControlFlow::Continue(());
         }
@@ -148,13 +152,13 @@ impl<'a> Interpreter<'a> {
         }
         if let Some(rate) = &self.rate {
             // There is no answer to a message of a topic session that the client could act on, so its TCP slows the client down.
-            self.pause = rate.published(publication.messages.len(), self.hub.now());
+            self.pause = rate.published(1, self.hub.now());
             if !self.pause.is_zero() {
                 self.hub.note_above_rate(&profile.user, &profile.peer);
             }
         }
         self.publishes = true;
-        self.push_request(Request::Publish(publication, PublishOptions::default()));
+        self.push_with(|| Request::Message { kind, frame });
         ControlFlow::Continue(())
     }
 
@@ -239,10 +243,13 @@ impl<'a> Interpreter<'a> {
             }
             return;
         }
-        let id = id.as_deref().map(|id| PublicationId::new(user, id));
-        let options = PublishOptions { receivers, id, ttl, delay, first };
         self.publishes = true;
-        self.push_request(Request::Publish(detach_from_parser(publication, frame), options));
+        let has_options = id.is_some() || receivers.is_some() || ttl.is_some() || delay.is_some();
+        let options = has_options.then(|| {
+            let id = id.as_deref().map(|id| PublicationId::new(user, id));
+            Box::new(PublishOptions { receivers, id, ttl, delay })
+        });
+        self.push_with(|| Request::Publish { publication: detach_from_parser(publication, frame), options, first });
     }
 
     /// Whether a publication to this channel is refused, because too many bytes wait for the store.

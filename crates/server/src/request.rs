@@ -9,16 +9,20 @@ use bytes::Bytes;
 
 use super::session::Closing;
 use wsmb_core::broker::{Event, ReceiverKey, Subscribe};
-use wsmb_core::message::{Answer, Publication, PublicationId};
+use wsmb_core::message::{Answer, Frame, Kind, Publication, PublicationId};
 use wsmb_protocol::envelope::Code;
 
 /// One request. All but [`Request::Core`] concern the session that sent them.
 #[derive(Debug)]
 pub(super) enum Request<'a> {
     /// An event that concerns no session: of a timer, of the store, of a tool.
-    Core(Event<'a>),
-    /// Send a publication of at least one message.
-    Publish(Publication<'a>, PublishOptions),
+    Core(Box<Event<'a>>),
+    /// Send a message of a topic session to the session's channel. It has a variant of its own because it is small: moving a [`Publication`] costs
+    /// more than all other work on such a message.
+    Message { kind: Kind, frame: Frame<'a> },
+    /// Send a publication of at least one message. `options`: present if the sender gave any; in a box, because a short list of requests is a fast
+    /// one. `first`: this is an envelope client's first frame: if it has no id, the connect reply waits for its result.
+    Publish { publication: Publication<'a>, options: Option<Box<PublishOptions>>, first: bool },
     /// Receive these channels. `first`: this is the client's first frame, and the connect reply says whether it is refused.
     Subscribe { subscribe: Box<Subscribe>, first: bool },
     /// Claim this receiver name (`?receiver=ID`) without a subscription.
@@ -64,8 +68,6 @@ pub(super) struct PublishOptions {
     pub(super) ttl: Option<Duration>,
     /// The delay before the delivery.
     pub(super) delay: Option<Duration>,
-    /// This is an envelope client's first frame: if it has no id, the connect reply waits for its result.
-    pub(super) first: bool,
 }
 
 /// A frame that was refused before the core saw it.

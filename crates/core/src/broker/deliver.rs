@@ -114,10 +114,11 @@ impl Broker {
             let receiver = &mut self.receivers[target.receiver];
             let manual = receiver.ack == AckMode::Manual;
             receiver.serve(key);
-            turn.effects.list.push(Effect::Deliver {
+            let sequence = receiver.window.push(flight, size, manual, turn.now);
+            turn.effect(|| Effect::Deliver {
                 to: target.connection,
                 content,
-                sequence: receiver.window.push(flight, size, manual, turn.now),
+                sequence,
                 manual,
                 attempt: if manual { attempt } else { 1 },
                 message,
@@ -282,11 +283,9 @@ impl Broker {
         let targets = self.targets(key, origin, limit, takes);
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];
-        let name = channel.name.clone();
         let entries: SmallVec<[Entry; 1]> = batch.iter().filter_map(|id| channel.unwait(*id)).collect();
-        let messages = entries.iter().map(|entry| entry.message.payload.clone()).collect();
-        let dead = if let [entry] = &entries[..] { entry.message.dead.clone() } else { None };
-        self.start_flight(key, entries, Content::Backlog { channel: name, messages, dead }, &targets, turn);
+        let content = Content::backlog(&channel.name, entries.iter());
+        self.start_flight(key, entries, content, &targets, turn);
         self.pause_backlog(&targets, turn);
         true
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::entry::Entry;
 use super::event::ReplyTo;
 use crate::message::{
     ChannelName, ConnectionId, DeadLetter, Message, MessageId, Payload, Publication, PublicationId, Timestamp, Why,
@@ -37,15 +38,31 @@ pub enum Content {
     Live,
     /// A delayed publication that is due now, as its sender sent it.
     Due(Box<Publication<'static>>),
-    /// Kept messages, oldest first.
-    Backlog {
-        /// Their channel.
-        channel: ChannelName,
-        /// At least one.
-        messages: SmallVec<[Payload; 4]>,
-        /// Present if the only message is a dead letter.
-        dead: Option<Box<DeadLetter>>,
-    },
+    /// Kept messages. In a box, so that the contents of live deliveries stay small.
+    Backlog(Box<Backlog>),
+}
+
+/// Kept messages of one delivery.
+#[derive(Clone, Debug)]
+pub struct Backlog {
+    /// Their channel.
+    pub channel: ChannelName,
+    /// At least one, oldest first.
+    pub messages: SmallVec<[Payload; 4]>,
+    /// Present if the only message is a dead letter.
+    pub dead: Option<Box<DeadLetter>>,
+}
+
+impl Content {
+    /// Makes the content of kept messages.
+    pub(super) fn backlog<'a>(channel: &ChannelName, entries: impl Iterator<Item = &'a Entry> + Clone) -> Self {
+        let dead = if entries.clone().count() == 1 { entries.clone().next() } else { None };
+        Self::Backlog(Box::new(Backlog {
+            channel: channel.clone(),
+            messages: entries.map(|entry| entry.message.payload.clone()).collect(),
+            dead: dead.and_then(|entry| entry.message.dead.clone()),
+        }))
+    }
 }
 
 /// An action that the caller must carry out.

@@ -130,11 +130,7 @@ impl Broker {
             return Some(entry);
         }
         self.unbind(&mut entry);
-        let content = Content::Backlog {
-            channel: self.channels[channel].name.clone(),
-            messages: std::iter::once(entry.message.payload.clone()).collect(),
-            dead: entry.message.dead.clone(),
-        };
+        let content = Content::backlog(&self.channels[channel].name, std::iter::once(&entry));
         let entries: SmallVec<[Entry; 1]> = std::iter::once(entry).collect();
         self.start_flight(channel, entries, content, &targets, turn);
         self.pause_backlog(&targets, turn);
@@ -282,9 +278,8 @@ impl Broker {
 
     fn dead_letter_fleeting(&mut self, channel: usize, target: usize, entry: Entry, turn: &mut Turn<'_>) {
         self.count(channel, Metric::DeadLettered, 1);
-        let name = self.channels[target].name.clone();
-        let messages = std::iter::once(entry.message.payload.clone()).collect();
-        self.fan_out(target, Content::Backlog { channel: name, messages, dead: None }, 1, (None, None), turn);
+        let content = Content::backlog(&self.channels[target].name, std::iter::once(&entry));
+        self.fan_out(target, content, 1, (None, None), turn);
         self.drop_entry(channel, entry, (Fate::Settled, Cause::DeadLettered), turn);
         self.close_if_unused(target);
     }

@@ -8,8 +8,6 @@
 //! waits for a member for [`super::Bounds::group_wait`], and only then goes to any receiver. Otherwise it goes to the next receiver if no
 //! member has room.
 
-use smallvec::SmallVec;
-
 use super::counters::Metric;
 use super::entry::{Binding, Entry, Held};
 use super::group_shares::{Eligible, GroupShares};
@@ -131,23 +129,20 @@ impl Broker {
     /// for which the receiver gets it.
     pub(super) fn join_flight(&mut self, key: usize, share: Option<usize>, target: Member, turn: &mut Turn<'_>) {
         let flight = &mut self.flights[key];
-        let name = self.channels[flight.channel].name.clone();
         flight.outstanding += 1;
         if let (Some(share), Some(shares)) = (share, &mut flight.shares) {
             shares.add(share, target.connection);
         }
         let (mut size, mut attempt) = (0, 2);
-        let mut messages = SmallVec::new();
-        let mut message = MessageId(0);
-        for entry in flight.entries.iter_mut().filter(|entry| !entry.expired(turn.now)) {
+        let is_alive = |entry: &Entry| !entry.expired(turn.now);
+        for entry in flight.entries.iter_mut().filter(|entry| is_alive(entry)) {
             entry.message.deliveries = entry.message.deliveries.saturating_add(1);
             attempt = attempt.max(entry.attempt());
-            message = if messages.is_empty() { entry.message.id } else { message };
             size += entry.message.payload.bytes.len();
-            messages.push(entry.message.payload.clone());
         }
-        let dead = if let [entry] = &flight.entries[..] { entry.message.dead.clone() } else { None };
-        let content = turn.content(Content::Backlog { channel: name, messages, dead });
+        let alive = flight.entries.iter().filter(|entry| is_alive(entry));
+        let message = alive.clone().next().map_or(MessageId(0), |entry| entry.message.id);
+        let content = turn.content(Content::backlog(&self.channels[flight.channel].name, alive));
         let channel = flight.channel;
         self.count(channel, Metric::Deliveries, 1);
         self.count(channel, Metric::Redeliveries, 1);
@@ -155,7 +150,7 @@ impl Broker {
         let manual = receiver.ack == AckMode::Manual;
         receiver.serve(channel);
         let sequence = receiver.window.push(key, size, manual, turn.now);
-        turn.effects.list.push(Effect::Deliver {
+        turn.effect(|| Effect::Deliver {
             to: target.connection,
             content,
             sequence,
@@ -258,11 +253,7 @@ impl Broker {
         while let Some((at, targets)) = self.next_owed(channel, turn.now) {
             let Some(Held { mut entry, .. }) = self.take_held(at) else { return };
             self.unbind(&mut entry);
-            let content = Content::Backlog {
-                channel: self.channels[channel].name.clone(),
-                messages: std::iter::once(entry.message.payload.clone()).collect(),
-                dead: entry.message.dead.clone(),
-            };
+            let content = Content::backlog(&self.channels[channel].name, std::iter::once(&entry));
             self.start_flight(channel, std::iter::once(entry).collect(), content, &targets, turn);
             self.pause_backlog(&targets, turn);
         }

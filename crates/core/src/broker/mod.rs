@@ -77,7 +77,7 @@ use smallvec::SmallVec;
 pub use bounds::Bounds;
 pub use counters::{Counters, Metric};
 pub use dedup::{ForgottenIds, FreshIds};
-pub use effect::{Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
+pub use effect::{Backlog, Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
 pub use event::{
     AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreEvent, StoreFailure, Subscribe,
 };

@@ -48,7 +48,7 @@ impl Broker {
         }
         if let Some(last) = &self.last_sender
             && publish.origin == Some(last.connection)
-            && self.channels.get(last.channel).is_some_and(|channel| channel.name == *name)
+            && self.channels.get(last.channel).is_some_and(|channel| channel.name.is(name))
         {
             return Some(Some(last.channel));
         }
@@ -159,7 +159,7 @@ impl Broker {
             let served = to.len() - usize::from(own);
             if served > 0 {
                 let content = turn.content(content);
-                turn.effects.list.push(Effect::Broadcast { to, except: origin.filter(|_| own), content });
+                turn.effect(|| Effect::Broadcast { to, except: origin.filter(|_| own), content });
             }
             served
         } else {

@@ -220,8 +220,8 @@ fn unconfirmed_messages_go_to_the_next_receiver_in_their_order() {
     let gone = Event::Disconnected { connection: ConnectionId(1), took_only: false, listens: false };
     let effects = scene.handle(gone);
     assert_eq!(deliveries(&effects), [(2, 1)], "one backlog frame");
-    let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
-    let texts: Vec<_> = messages.iter().filter_map(Payload::as_text).collect();
+    let Some(Content::Backlog(backlog)) = scene.effects.contents.first() else { panic!("a backlog") };
+    let texts: Vec<_> = backlog.messages.iter().filter_map(Payload::as_text).collect();
     assert_eq!(texts, ["two", "three"]);
 }
 

@@ -15,6 +15,12 @@ impl Turn<'_> {
         self.effects.list.push(Effect::Note(Box::new(note)));
     }
 
+    /// Adds an effect. `make` builds it in its place in the list: to build it first and to copy it then costs more than all the rest.
+    #[inline]
+    pub fn effect(&mut self, make: impl FnOnce() -> Effect) {
+        self.effects.list.extend(std::iter::once_with(make));
+    }
+
     /// Adds a content to the effects. Returns its index.
     pub fn content(&mut self, content: Content) -> u32 {
         self.effects.contents.push(content);

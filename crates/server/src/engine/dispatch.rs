@@ -162,6 +162,11 @@ impl Dispatch {
         }
     }
 
+    /// Whether the end of a session has not been reported to the core.
+    pub(super) fn has_ended_sessions(&self) -> bool {
+        self.outbox.has_overflowed() || !self.unreported.is_empty()
+    }
+
     /// Ends the sessions whose queues were full.
     pub(super) fn end_overflowed(&mut self) {
         while let Some(session) = self.outbox.next_overflowed() {

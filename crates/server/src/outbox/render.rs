@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::batch::{Batch, Span};
 use crate::limits;
-use wsmb_core::broker::Content;
+use wsmb_core::broker::{Backlog, Content};
 use wsmb_core::message::{ChannelName, DeadLetter, Dialect, Frame, Payload, Publication};
 use wsmb_protocol::delivery::{self, Manual};
 
@@ -21,7 +21,10 @@ impl<'a> Body<'a> {
         match content {
             Content::Live => live.map(Self::Publication),
             Content::Due(publication) => Some(Self::Publication(publication)),
-            Content::Backlog { channel, messages, dead } => Some(Self::Backlog(channel, messages, dead.as_deref())),
+            Content::Backlog(backlog) => {
+                let Backlog { channel, messages, dead } = &**backlog;
+                Some(Self::Backlog(channel, messages, dead.as_deref()))
+            }
         }
     }
 

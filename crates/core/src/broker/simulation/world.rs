@@ -90,8 +90,8 @@ fn content_of(content: &Content, live: Option<&Publication<'_>>) -> (ChannelName
     match content {
         Content::Live => carried(live.expect("an event that carries a publication")),
         Content::Due(publication) => carried(publication),
-        Content::Backlog { channel, messages, .. } => {
-            (channel.clone(), messages.iter().map(|message| number(&message.bytes)).collect())
+        Content::Backlog(backlog) => {
+            (backlog.channel.clone(), backlog.messages.iter().map(|message| number(&message.bytes)).collect())
         }
     }
 }

@@ -54,7 +54,7 @@ impl Scene {
 /// Returns the number of messages of the only delivery.
 fn backlog(scene: &Scene) -> usize {
     match &scene.effects.contents[..] {
-        [Content::Backlog { messages, .. }] => messages.len(),
+        [Content::Backlog(backlog)] => backlog.messages.len(),
         other => panic!("one backlog frame: {other:?}"),
     }
 }

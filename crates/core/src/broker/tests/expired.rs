@@ -369,7 +369,7 @@ fn an_expired_message_does_not_block_the_one_behind_it() {
     let acknowledge = Acknowledge { connection: ConnectionId(1), sequence: 1, answer: Answer::Ack };
     let effects = scene.handle(Event::Acknowledge(acknowledge));
     assert_eq!(deliveries(&effects), [(1, 2)]);
-    let Some(Content::Backlog { messages, .. }) = scene.effects.contents.first() else { panic!("a backlog") };
-    assert_eq!(messages[0].as_text(), Some("later"));
+    let Some(Content::Backlog(backlog)) = scene.effects.contents.first() else { panic!("a backlog") };
+    assert_eq!(backlog.messages[0].as_text(), Some("later"));
     assert_eq!(scene.broker.counters().expired, 1);
 }

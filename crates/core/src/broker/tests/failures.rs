@@ -24,7 +24,7 @@ impl Scene {
         let contents = self.effects.contents.iter();
         contents
             .flat_map(|content| match content {
-                Content::Backlog { messages, .. } => messages.iter().filter_map(Payload::as_text).collect(),
+                Content::Backlog(backlog) => backlog.messages.iter().filter_map(Payload::as_text).collect(),
                 _ => Vec::new(),
             })
             .map(str::to_owned)

@@ -191,8 +191,8 @@ fn receivers_with_opposite_orders_each_get_their_preferred_channel() {
     for sequence in 1..=3 {
         for (receiver, wanted) in [(1, "a"), (2, "b")] {
             let effects = scene.done(receiver, sequence, AckMode::Manual);
-            let Some(Content::Backlog { channel, .. }) = scene.effects.contents.first() else { continue };
-            assert_eq!((deliveries(&effects)[0].0, channel.as_str()), (receiver, wanted));
+            let Some(Content::Backlog(backlog)) = scene.effects.contents.first() else { continue };
+            assert_eq!((deliveries(&effects)[0].0, backlog.channel.as_str()), (receiver, wanted));
         }
     }
 }

@@ -189,7 +189,8 @@ impl World {
 
     /// Checks that a dead letter names its first channel, and that no other message does.
     pub(super) fn check_dead_letter(&mut self, content: &Content) {
-        let Content::Backlog { channel, messages, dead } = content else { return };
+        let Content::Backlog(backlog) = content else { return };
+        let crate::broker::Backlog { channel, messages, dead } = &**backlog;
         let [message] = &messages[..] else { return };
         let record = &self.model.messages[&number(&message.bytes)];
         let from = dead.as_ref().map(|dead| dead.channel.as_str());

@@ -13,6 +13,8 @@ use wsmb_store::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes of a page, as the broker asks for them.
+const PAGE: usize = 1 << 20;
 
 /// The behaviour of the store that a test sets, and the calls that the store has got.
 #[derive(Default)]
@@ -194,7 +196,7 @@ impl Fixture {
     }
 
     fn page(&self) -> Vec<u64> {
-        self.worker.load(channel(), MessageId(0), 100);
+        self.worker.load(channel(), MessageId(0), 100, PAGE);
         match self.next() {
             StoreEvent::Loaded { messages, complete: true, .. } => {
                 messages.iter().map(|message| message.id.0).collect()
@@ -478,7 +480,7 @@ fn a_count_that_arrives_during_the_write_of_its_row_is_in_the_next_page() {
     fixture.append([1]);
     fixture.control.until(|script| script.waiting);
     fixture.worker.deliveries(&[(MessageId(1), 1)]);
-    fixture.worker.load(channel(), MessageId(0), 10);
+    fixture.worker.load(channel(), MessageId(0), 10, PAGE);
     fixture.release();
     assert_eq!(fixture.next(), stored(&[1]));
     let StoreEvent::Loaded { messages, .. } = fixture.next() else { panic!("a page follows") };
@@ -505,7 +507,7 @@ fn a_step_of_the_wall_clock_does_not_change_the_times_of_loaded_messages() {
         assert_eq!(fixture.next(), stored(&[number]));
         expected.push(timed(number, 100_000_000 + number));
     }
-    fixture.worker.load(channel(), MessageId(0), 100);
+    fixture.worker.load(channel(), MessageId(0), 100, PAGE);
     assert_eq!(fixture.next(), StoreEvent::Loaded { channel: channel(), messages: expected, complete: true });
     let written = fixture.control.with(|script| script.groups.last().map(|group| group.appends[0].created));
     assert_eq!(written, Some(Timestamp(100_000_003 - 3_600_000)), "the store must contain the time of the wall clock");
@@ -523,7 +525,7 @@ fn a_failed_restamp_is_repeated_and_loaded_times_are_correct_meanwhile() {
     fixture.worker.restamp(Restamp { token: 1, after: MessageId(0), all: false, by: 3_600_000 });
     assert_eq!(fixture.next(), StoreEvent::WallAdvanced(Duration::from_millis(3_600_000)));
     let page = || {
-        fixture.worker.load(channel(), MessageId(0), 100);
+        fixture.worker.load(channel(), MessageId(0), 100, PAGE);
         fixture.next()
     };
     let expected = StoreEvent::Loaded { channel: channel(), messages: vec![timed(1, 100_000_000)], complete: true };
@@ -591,7 +593,7 @@ fn rows_of_an_earlier_run_are_restamped_at_once_in_an_outage_too() {
             fixture.worker.append(vec![timed(3, 100_000_000)]);
             assert_eq!(fixture.next(), stored(&[3]));
         }
-        fixture.worker.load(channel(), MessageId(0), 100);
+        fixture.worker.load(channel(), MessageId(0), 100, PAGE);
         let StoreEvent::Loaded { messages, .. } = fixture.next() else { panic!("not a page") };
         let times: Vec<u64> = messages.iter().map(|message| message.created.0).collect();
         assert_eq!(times[..2], [100_000_000 - 50_000, 100_000_000], "healed: {healed}");

@@ -32,6 +32,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             max_handshakes: limits::HANDSHAKES,
             threads: 1,
             max_queue: wsmb_core::limits::QUEUE_BYTES,
+            memory_budget: None,
             confirm_timeout: Duration::from_secs(300),
             trust_fin: true,
             drain: Duration::from_secs(10),
@@ -211,12 +212,31 @@ fn server(reader: &mut SectionReader<'_>, server: &mut Server) {
     reader.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
     reader.set_number("server.threads", &mut server.threads, 1, limits::THREADS as u64);
     reader.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
+    memory_budget(reader, server);
     reader.set_duration("server.confirm_timeout", &mut server.confirm_timeout, SECOND, DAY);
     reader.set("server.trust_fin", &mut server.trust_fin, values::boolean);
     reader.set_duration("server.drain", &mut server.drain, Duration::ZERO, 60 * MINUTE);
     reader.set_duration("server.dedup_window", &mut server.dedup_window, Duration::ZERO, DAY);
     reader.set("server.trusted_proxies", &mut server.trusted_proxies, values::networks);
     reader.set("server.origins", &mut server.origins, values::origins);
+}
+
+/// `server.max_message` must have been read.
+fn memory_budget(reader: &mut SectionReader<'_>, server: &mut Server) {
+    let least = limits::MEMORY_MESSAGES.saturating_mul(server.max_message);
+    reader.set("server.memory_budget", &mut server.memory_budget, |value| {
+        if values::text(value).as_deref() == Ok("auto") {
+            return Ok(None);
+        }
+        let bytes = values::size(value, &(limits::MEMORY_BYTES_MIN..=limits::MEMORY_BYTES_MAX))
+            .map_err(|problem| problem.replace("must be from", "must be \"auto\", or from"))?;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if bytes < least {
+            let times = limits::MEMORY_MESSAGES;
+            return Err(format!("must be at least {times} times server.max_message, not {value}"));
+        }
+        Ok(Some(bytes))
+    });
 }
 
 fn listener(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Listener> {

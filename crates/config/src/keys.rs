@@ -26,6 +26,7 @@ pub const KEYS: &[Key] = &[
     scalar("server.max_handshakes"),
     scalar("server.threads"),
     scalar("server.max_queue"),
+    scalar("server.memory_budget"),
     scalar("server.confirm_timeout"),
     scalar("server.trust_fin"),
     scalar("server.drain"),

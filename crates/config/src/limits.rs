@@ -6,6 +6,15 @@ pub const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 /// The maximum of `store.journal_max`, in bytes: a larger value is most likely a mistake in the unit.
 pub const JOURNAL_BYTES_MAX: u64 = 1 << 40;
 
+/// The minimum of `server.memory_budget`, in bytes: an idle broker, and some messages of the default maximum size.
+pub const MEMORY_BYTES_MIN: u64 = 32 << 20;
+
+/// The maximum of `server.memory_budget`, in bytes: a larger value is most likely a mistake in the unit.
+pub const MEMORY_BYTES_MAX: u64 = 1 << 40;
+
+/// The number of messages of the largest size that must fit into `server.memory_budget`.
+pub const MEMORY_MESSAGES: usize = 8;
+
 /// The minimum of `store.max_size` other than 0, in bytes: room for one message of the default maximum size.
 pub const STORE_BYTES_MIN: u64 = 1 << 20;
 

@@ -49,6 +49,8 @@ pub struct Server {
     pub threads: usize,
     /// A connection with this many queued bytes is ended as slow.
     pub max_queue: usize,
+    /// The memory that the broker may use, in bytes. `None`: a part of the machine's memory.
+    pub memory_budget: Option<usize>,
     /// A receiver whose deliveries are unconfirmed for this long is ended.
     pub confirm_timeout: Duration,
     /// Whether the orderly end of a legacy connection may confirm its delivery, if it had only one.
@@ -267,6 +269,7 @@ impl Config {
             ("server.max_handshakes", a.max_handshakes != b.max_handshakes),
             ("server.threads", a.threads != b.threads),
             ("server.max_queue", a.max_queue != b.max_queue),
+            ("server.memory_budget", a.memory_budget != b.memory_budget),
             ("server.confirm_timeout", a.confirm_timeout != b.confirm_timeout),
             ("server.trust_fin", a.trust_fin != b.trust_fin),
             ("server.drain", a.drain != b.drain),

@@ -346,6 +346,8 @@ fn a_journal_has_a_path_and_a_size_or_is_disabled() {
 
 #[test]
 fn a_store_has_a_maximum_size_or_leaves_a_reserve_on_its_disk() {
+    let memory_budget = |text: &str| load(&format!("[server]\nmemory_budget = {text}")).unwrap().server.memory_budget;
+    assert_eq!((memory_budget("\"auto\""), memory_budget("\"64 MiB\"")), (None, Some(64 << 20)));
     let max_size = |text: &str| load(&format!("[store]\nmax_size = {text}")).unwrap().store.max_size;
     assert_eq!((max_size("0"), max_size("\"0\"")), (None, None));
     assert_eq!(max_size("\"2 GiB\""), Some(2 << 30));

@@ -33,7 +33,7 @@ pub const CONFIRM_BUSY: Duration = Duration::from_millis(250);
 pub const PAGE_BYTES: usize = 1 << 20;
 
 /// The most bytes of one channel's messages in memory while receivers are there: a burst up to this size that they confirm in time is not written.
-/// Enough for [`MAX_PREFETCH`] short messages. If memory is short, a sixteenth of [`PAGE_BYTES`].
+/// Enough for [`MAX_PREFETCH`] short messages. If memory is short, [`crate::broker::Bounds::short_page_bytes`].
 pub const BURST_BYTES: usize = 4 * PAGE_BYTES;
 
 /// Runs of paged messages of one channel whose sender also receives the channel and must not get them back. Beyond this number the oldest
@@ -43,9 +43,14 @@ pub const SELF_SENT_RUNS: usize = 1_024;
 /// The most bytes of one backlog frame, unless a single message is larger. Below the 15 KiB that the ESP32 library accepts.
 pub const BACKLOG_FRAME_BYTES: usize = 14 << 10;
 
-/// Bytes of messages that the core may hold in memory (waiting, in flight, delayed, held back). Above half of this limit, the pages of
-/// backlogs in memory become small. A publication that would exceed the limit is refused with 06.
-pub const CORE_BYTES: usize = 256 << 20;
+/// The budget of a broker whose caller names none: enough for tests and tools.
+pub const MEMORY_BUDGET: usize = 256 << 20;
+
+/// Channels that are looked at in one turn while memory is short, so that no turn becomes long.
+pub const RELIEVED_AT_ONCE: usize = 64;
+
+/// How often a broker that is short of memory continues to give memory back while nothing else happens.
+pub const RELIEF_EVERY: Duration = Duration::from_millis(20);
 
 /// Slots of the table of unstored messages ([`crate::broker`]) that are always allowed, and the largest gap between two ids that is filled
 /// with empty slots.
@@ -56,7 +61,7 @@ pub const UNSTORED_SLOTS: usize = 1_024;
 pub const UNSTORED_SLOTS_PER_MESSAGE: usize = 4;
 
 /// Estimated bytes that a message takes in memory in addition to its payload: the entry and its keys in maps and queues. Counted against
-/// [`CORE_BYTES`].
+/// the memory budget.
 pub const ENTRY_BYTES: usize = 256;
 
 /// Delayed publications (`delay`) at once: all of them are in memory.
@@ -111,10 +116,6 @@ pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 /// The longest back-off of a message that receivers give back.
 pub const RETRY_LONGEST: Duration = Duration::from_secs(60);
-
-/// The most bytes of messages that are held back at once: a quarter of [`CORE_BYTES`], so that failing messages leave memory to the others.
-/// Above this limit, the message with the earliest release time is released early.
-pub const HELD_BYTES: usize = CORE_BYTES / 4;
 
 /// Failed deliveries of one message after which a warning is logged. A further warning is logged each time the number has doubled.
 pub const FAILING_TOLD: u32 = 5;

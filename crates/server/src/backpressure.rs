@@ -13,32 +13,46 @@ use tokio::sync::Notify;
 #[cfg(doc)]
 use crate::limits;
 
-/// Begins a pause when more than [`wsmb_store::limits::STORE_QUEUE_HIGH`] bytes wait for the store, until [`wsmb_store::limits::STORE_QUEUE_LOW`]
+/// Begins a pause when more than [`wsmb_store::limits::STORE_QUEUE_HIGH`] bytes wait for the store (or a quarter of the memory budget), until [`wsmb_store::limits::STORE_QUEUE_LOW`]
 /// or fewer do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backpressure {
+    /// Bytes that wait for the store at which a pause begins.
+    high: usize,
+    /// Bytes that wait for the store at which publications for the store are refused.
+    most: usize,
     /// The number of starts and ends of pauses: odd during a pause.
     pause: AtomicU64,
     /// The tasks that wait for the end of the pause, each connection once.
     waiting: Mutex<Vec<Waker>>,
-    /// More than [`wsmb_store::limits::STORE_QUEUE_MAX`] bytes wait: further publications for the store are refused.
+    /// More than [`Self::most`] bytes wait: further publications for the store are refused.
     full: AtomicBool,
     /// A pause has begun. The task that is notified must end it ([`Self::watch`]).
     pub(super) closed: Notify,
 }
 
 impl Backpressure {
+    /// `budget`: the program's memory budget in bytes.
+    pub(super) fn new(budget: usize) -> Self {
+        Self {
+            high: wsmb_store::limits::STORE_QUEUE_HIGH.min(budget / 4),
+            most: wsmb_store::limits::STORE_QUEUE_MAX.min(budget / 2),
+            pause: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            full: AtomicBool::new(false),
+            closed: Notify::new(),
+        }
+    }
+
     /// Begins or ends the pause, according to the number of bytes that wait for the store.
     pub(super) fn watch(&self, bytes: usize) {
-        let is_full = bytes > wsmb_store::limits::STORE_QUEUE_MAX;
+        let is_full = bytes > self.most;
         if self.full.load(Ordering::Relaxed) != is_full {
             self.full.store(is_full, Ordering::Relaxed);
         }
         let pause = self.pause.load(Ordering::SeqCst);
         let closed = pause % 2 == 1;
-        if closed
-            == (bytes > if closed { wsmb_store::limits::STORE_QUEUE_LOW } else { wsmb_store::limits::STORE_QUEUE_HIGH })
-        {
+        if closed == (bytes > if closed { wsmb_store::limits::STORE_QUEUE_LOW } else { self.high }) {
             return;
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,7 +114,7 @@ mod tests {
 
     #[test]
     fn reading_pauses_above_the_high_mark_and_resumes_at_the_low_mark() {
-        let reading = Backpressure::default();
+        let reading = Backpressure::new(1 << 30);
         reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH);
         assert!(!reading.is_closed());
         reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH + 1);
@@ -113,7 +127,7 @@ mod tests {
 
     #[test]
     fn publications_are_refused_only_far_above_the_high_mark() {
-        let reading = Backpressure::default();
+        let reading = Backpressure::new(1 << 30);
         reading.watch(wsmb_store::limits::STORE_QUEUE_MAX);
         assert!(reading.is_closed() && !reading.is_full());
         reading.watch(wsmb_store::limits::STORE_QUEUE_MAX + 1);
@@ -124,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_waiting_task_is_woken_once_when_reading_resumes() {
-        let (reading, count) = (Backpressure::default(), Arc::new(Count::default()));
+        let (reading, count) = (Backpressure::new(1 << 30), Arc::new(Count::default()));
         let waker = Waker::from(count.clone());
         assert_eq!(reading.pause(&waker, 0), None);
         reading.watch(usize::MAX);

@@ -16,7 +16,7 @@ pub struct Counters {
     pub disconnected: AtomicU64,
     /// Requests with missing or wrong credentials.
     pub unauthorized: AtomicU64,
-    /// Connections refused because `server.max_connections` was reached.
+    /// Connections refused because `server.max_connections` was reached, or nearly all memory was used.
     pub crowded: AtomicU64,
     /// Commands of envelope connections, good and bad.
     pub commands: AtomicU64,
@@ -38,6 +38,8 @@ pub struct Counters {
     pub unconfirmed: AtomicU64,
     /// Connections ended because a newer one took their receiver name.
     pub replaced: AtomicU64,
+    /// Connections ended because they held most of the memory when nearly all of the memory budget was used.
+    pub over_memory: AtomicU64,
     /// Connections ended because they answered no ping.
     pub dead: AtomicU64,
     /// Connections ended because they violated the WebSocket protocol.

@@ -43,6 +43,8 @@ pub(super) struct Engine {
 pub(super) enum NoRoom {
     /// The maximum number of sessions is open.
     Crowded,
+    /// The program uses nearly all of its memory budget.
+    Memory,
     /// The server is going down.
     GoingDown,
 }
@@ -78,6 +80,7 @@ impl Engine {
         source: Option<&Arc<Session>>,
         requests: &mut IterMut<'_, Option<Request<'_>>>,
     ) -> TurnOutcome {
+        self.broker.set_memory_used(now.memory);
         self.dispatch.outbox.begin(now.here);
         while !self.dispatch.outbox.is_full()
             && let Some(slot) = requests.next()

@@ -148,6 +148,10 @@ async fn serve(
 fn crowded(hub: &Hub, no_room: NoRoom) -> Vec<u8> {
     match no_room {
         NoRoom::GoingDown => going_down(),
+        NoRoom::Memory => {
+            Counters::add(&hub.counters.crowded, 1);
+            plain(503, "the broker is short of memory (server.memory_budget); try again later")
+        }
         NoRoom::Crowded => {
             Counters::add(&hub.counters.crowded, 1);
             plain(503, "the broker has as many connections as it may have (server.max_connections)")

@@ -24,6 +24,7 @@ use super::failed_logins::FailedLogins;
 use super::fatal::Fatal;
 use super::ids::Ids;
 use super::loops::Loops;
+use super::memory::Budget;
 use super::origins::Origins;
 use super::proxies::Proxies;
 use super::request::Request;
@@ -63,6 +64,8 @@ pub(super) struct Parts {
     pub(super) loops: Arc<Loops>,
     pub(super) options: Options,
     pub(super) access: Access,
+    /// The bytes that the program may use.
+    pub(super) budget: usize,
 }
 
 /// Connects sessions, core and store. A server has one, which all its tasks share.
@@ -76,6 +79,7 @@ pub(super) struct Hub {
     /// The next timer is earlier than the time until which the timers' task sleeps.
     pub(super) timer_moved: Notify,
     pub(super) backpressure: Backpressure,
+    pub(super) memory: Budget,
     pub(super) storage: Storage,
     pub(super) ids: Arc<Ids>,
     pub(super) counters: Counters,
@@ -96,14 +100,15 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { core, storage, ids, clock, fatal, loops, options, access } = parts;
+        let Parts { core, storage, ids, clock, fatal, loops, options, access, budget } = parts;
         Self {
             core,
             armed: AtomicU64::new(u64::MAX),
             deadline_moved: Notify::new(),
             timers: Mutex::new(Timers::new(clock.now())),
             timer_moved: Notify::new(),
-            backpressure: Backpressure::default(),
+            backpressure: Backpressure::new(budget),
+            memory: Budget::new(budget),
             storage,
             ids,
             counters: Counters::default(),
@@ -205,7 +210,7 @@ impl Hub {
                 }
                 // Under the lock, so that the core's time never goes back.
                 let core = self.now();
-                let now = Now { core, wall: self.clock.on_the_wall(core), here };
+                let now = Now { core, wall: self.clock.on_the_wall(core), here, memory: self.memory.measure() };
                 let mut outcome = engine.apply(now, source, &mut requests);
                 stores |= outcome.store_commands.iter().any(|command| matches!(command, StoreEffect::Append(_)));
                 // Under the lock, so that commands keep the order of turns.
@@ -291,7 +296,8 @@ impl Hub {
         let session = {
             let mut engine = self.engine();
             super::defect::strike("register");
-            if let Some(no_room) = engine.no_room(max) {
+            let no_room = engine.no_room(max).or(self.memory.is_nearly_used().then_some(NoRoom::Memory));
+            if let Some(no_room) = no_room {
                 // The caller closes the socket, after the lock is released.
                 return Err((transport, no_room));
             }
@@ -348,6 +354,11 @@ impl Hub {
     /// Logs that a user publishes or connects more often than its rate allows.
     pub(super) fn note_above_rate(&self, user: &str, peer: &Peer) {
         self.warnings.above_rate(user, peer);
+    }
+
+    /// Logs that a session was ended because it held most of the memory.
+    pub(super) fn note_over_memory(&self, session: &Session, held: usize) {
+        self.warnings.over_memory(session, held);
     }
 
     /// Returns the sessions with these ids that have not ended.

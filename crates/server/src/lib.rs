@@ -10,10 +10,10 @@
 //! registry       connection id ─► session                 outbox               the frames of a turn, once for each encoding
 //! request        the requests to the engine               replies              answers as frames and texts
 //! engine         requests ─► TurnOutcome (pure)           core                 the engine behind its lock
-//! timers, backpressure, loops, storage, ids, stopping     the other parts of the hub
+//! timers, backpressure, loops, storage, ids, stopping, memory     the other parts of the hub
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
-//! reader         the task of one session                  tasks, timekeeping   the other tasks
+//! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
 //! handshake, listener, enforce, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
@@ -44,6 +44,7 @@ mod lifecycle;
 pub mod limits;
 mod listener;
 mod loops;
+mod memory;
 mod opening;
 mod origins;
 mod outbox;
@@ -51,6 +52,7 @@ mod proxies;
 mod queue;
 mod reader;
 mod registry;
+mod relief;
 mod replies;
 mod request;
 mod session;
@@ -75,6 +77,7 @@ pub use counters::Counters;
 pub use error::ServeError;
 pub use lifecycle::{Load, RunningServer, Server, serve};
 pub use listener::{ListenError, obstacles};
+pub use memory::CountingAllocator;
 pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
 #[cfg(unix)]
 pub use terminal::is_hang_up_ignored;

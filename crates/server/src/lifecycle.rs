@@ -89,7 +89,8 @@ impl Server {
         let storage = start_storage(store, &core, &ids, &clock, &fatal)?;
         let loops = Arc::new(Loops::new(settings.threads));
         let threads = Arc::new(Threads::start(&loops, &fatal)?);
-        let hub = Arc::new(Hub::new(Parts { core, storage, ids, clock, fatal, loops, options, access }));
+        let budget = settings.broker.memory_budget;
+        let hub = Arc::new(Hub::new(Parts { core, storage, ids, clock, fatal, loops, options, access, budget }));
         let handshakes = Arc::new(Handshakes::new(settings.limits.max_handshakes));
         let mut server = RunningServer {
             hub,
@@ -117,6 +118,7 @@ impl RunningServer {
             spawn_vital(hub, "the task of heartbeats", hub.clone().run_timers()),
             spawn_vital(hub, "the task of backpressure", hub.clone().run_backpressure()),
             spawn_vital(hub, "the task of the store's reports", hub.clone().run_reports()),
+            spawn_vital(hub, "the task of memory", hub.clone().run_memory()),
             spawn_vital(hub, "the task of flushes", hub.loops.clone().run_flushes(0)),
             spawn_vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)),
             spawn_vital(hub, "the task of ids", hub.clone().run_ids()),

@@ -150,5 +150,20 @@ pub const BATCH_SHARE: usize = BATCH / 16;
 /// [`READ_BUFFER`](wsmb_protocol::limits::READ_BUFFER) / 6 of them; the memory for more than this bound is freed.
 pub const REQUESTS_AT_ONCE: usize = 1_024;
 
+/// The part of the memory budget in per cent above which the connections that hold most are ended. The rest is for what is freed a moment later.
+pub const MEMORY_LAST_PERCENT: usize = 95;
+
+/// How often the sessions are searched for those that hold most, at most: a search of 10,000 sessions takes about a millisecond.
+pub const MEMORY_SCAN_EVERY: Duration = Duration::from_millis(10);
+
+/// A connection that holds less is not ended for its memory: there would be thousands of them, and the cause is elsewhere.
+pub const MEMORY_HELD_MIN: usize = 16 << 10;
+
+/// How often the use of memory is looked at while nothing happens.
+pub const MEMORY_TRIM_EVERY: Duration = Duration::from_secs(1);
+
+/// Freed bytes that are given back to the system.
+pub const MEMORY_TRIM_BYTES: usize = 8 << 20;
+
 /// How long a connection waits whose messages wait for the store. Then its publications are refused with 05, so that the sender learns of it.
 pub const STORE_WAIT: Duration = Duration::from_secs(1);

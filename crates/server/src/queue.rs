@@ -415,7 +415,7 @@ impl Queue {
         }
     }
 
-    #[cfg(test)]
+    /// Bytes queued and not written.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -106,11 +106,13 @@ impl Reader {
             self.ignores_input = flow.is_break();
             flow
         });
+        session.note_partial(self.decoder.unfinished_capacity());
         let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
         self.greeted = greeted;
         // What an acknowledgement makes the core write is not the receiver's load.
         self.stores |= hub.apply_all(session, &mut requests) && publishes;
         recycle(requests);
+        hub.relieve_memory();
         if !pause.is_zero() {
             // The client is not read meanwhile, so its silence does not count.
             session.note_input(hub.now().after(pause));

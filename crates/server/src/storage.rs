@@ -161,7 +161,7 @@ impl Storage {
                 StoreEffect::Remove(ids) => self.worker.remove(&ids),
                 StoreEffect::Disown(ids) => self.worker.remove_uncertain(&ids),
                 StoreEffect::Deliveries(counts) => self.worker.deliveries(&counts),
-                StoreEffect::Load { channel, after, limit } => self.worker.load(channel, after, limit),
+                StoreEffect::Load { channel, after, limit, bytes } => self.worker.load(channel, after, limit, bytes),
                 StoreEffect::Sweep { now, spare } => self.worker.sweep(now, spare),
                 StoreEffect::Purge { channel, up_to } => self.worker.purge(&channel, up_to),
             }

@@ -19,6 +19,7 @@ pub(super) struct Warnings {
     refused: WarningLimit,
     forbidden: WarningLimit,
     above_rate: WarningLimit,
+    over_memory: WarningLimit,
 }
 
 impl Warnings {
@@ -67,6 +68,17 @@ impl Warnings {
     pub(super) fn above_rate(&self, user: &str, peer: &Peer) {
         if let Some(withheld) = self.above_rate.admit() {
             warn!(user, %peer, withheld, "a user has reached its rate, so it is slowed down; see [[rate]]");
+        }
+    }
+
+    /// A session was ended because it held most of the memory.
+    pub(super) fn over_memory(&self, session: &Session, held: usize) {
+        if let Some(withheld) = self.over_memory.admit() {
+            let Profile { user, peer, .. } = &session.profile;
+            warn!(
+                connection = session.id.0, %user, %peer, held, withheld,
+                "ended the connection that held most memory: server.memory_budget is nearly used up"
+            );
         }
     }
 

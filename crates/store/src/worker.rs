@@ -101,9 +101,9 @@ impl StoreWorker {
     }
 
     /// Reads a page: messages of the channel without a due time and above `after`, at most `limit` messages and about
-    /// [`wsmb_core::limits::PAGE_BYTES`], after everything that was queued before has been written.
-    pub fn load(&self, channel: ChannelName, after: MessageId, limit: usize) {
-        self.shared.change(|queue| queue.load(channel, after, limit));
+    /// `bytes`, after everything that was queued before has been written.
+    pub fn load(&self, channel: ChannelName, after: MessageId, limit: usize, bytes: usize) {
+        self.shared.change(|queue| queue.load(channel, after, (limit, bytes)));
     }
 
     /// Removes messages that are expired at `now`, at most [`wsmb_core::limits::SWEEP_ROWS`].

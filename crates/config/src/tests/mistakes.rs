@@ -142,6 +142,14 @@ const MISTAKES: &[(&str, &str)] = &[
         "wsmb.toml:2: store.journal_max must be from \"1 MiB\" to \"1 TiB\", not \"1 KiB\"",
     ),
     (
+        "[server]\nmemory_budget = \"1 MiB\"",
+        "wsmb.toml:2: server.memory_budget must be \"auto\", or from \"32 MiB\" to \"1 TiB\", not \"1 MiB\"",
+    ),
+    (
+        "[server]\nmemory_budget = \"40 MiB\"\nmax_message = \"8 MiB\"",
+        "wsmb.toml:2: server.memory_budget must be at least 8 times server.max_message, not \"40 MiB\"",
+    ),
+    (
         "[store]\nmax_size = \"1 KiB\"",
         "wsmb.toml:2: store.max_size must be \"0\", or from \"1 MiB\" to \"16 TiB\", not \"1 KiB\"",
     ),

@@ -38,7 +38,7 @@ impl Broker {
             assert!(channel.members.is_sorted_by_key(|member| member.order), "receivers are in order");
             let grouped = channel.groups().is_none_or(|groups| groups.is_of(&channel.members));
             assert!(grouped, "channel {}: the groups contain exactly its receivers", channel.name);
-            if channel.paged > 0 && channel.loading.is_none() && !channel.load_failed {
+            if channel.paged > 0 && channel.loading.is_none() && !channel.load_failed && !self.is_starved(key) {
                 let wanted = !channel.members.is_empty() && channel.waiting.is_empty();
                 assert!(!wanted, "channel {}: the next page was not requested", channel.name);
             }

@@ -13,6 +13,8 @@ pub struct Bounds {
     /// Messages of one channel's backlog in memory; the rest is in the store. A burst up to this size that is confirmed in time is not
     /// written.
     pub page_messages: usize,
+    /// The bytes of one channel's backlog in memory while memory is short.
+    pub short_page_bytes: usize,
     /// Messages that are held back at once. Above this number, the message with the earliest release time is released early, so that no
     /// message is lost or refused.
     pub held: usize,
@@ -35,6 +37,7 @@ impl Default for Bounds {
         Self {
             fanout_deliveries: 4_096,
             page_messages: 8_192,
+            short_page_bytes: crate::limits::PAGE_BYTES / 16,
             held: 100_000,
             group_wait: Duration::from_secs(300),
             sweep_every: Duration::from_secs(5),
@@ -57,6 +60,7 @@ impl Bounds {
     pub(super) const TIGHT: Self = Self {
         fanout_deliveries: 4,
         page_messages: 8,
+        short_page_bytes: 2 * crate::limits::ENTRY_BYTES,
         held: 6,
         group_wait: Duration::from_secs(2),
         sweep_every: Duration::from_millis(300),

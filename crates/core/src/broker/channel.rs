@@ -23,6 +23,8 @@ pub(super) struct Loading {
     pub stale: bool,
     /// The time of the request: the lower 32 bits of the timestamp, to save memory in every channel.
     pub asked: u32,
+    /// The most bytes that the page may take in memory.
+    pub most: u32,
 }
 
 /// Consecutive paged messages of one sender that also receives the channel.
@@ -85,10 +87,14 @@ pub(super) struct Channel {
     /// Boxed, because few channels have such messages.
     self_sent: Option<Box<SelfSent>>,
     pub loading: Option<Loading>,
+    /// The next page is not read, because memory is short. `Broker::memory` has the channel's key.
+    pub starved: bool,
     /// The last load failed; the retry timer repeats it.
     pub load_failed: bool,
     /// Unsettled flights of this channel plus messages that are held back: messages that may return to `waiting` at their old position.
     pub in_flight: u32,
+    /// The highest id of a message that was delivered.
+    pub last_delivered: MessageId,
     /// Unsettled messages of this channel, in all states.
     pub unsettled: u64,
     /// The unsettled messages that expire. Boxed, because few channels have any.
@@ -111,8 +117,10 @@ impl Channel {
             last_paged: MessageId(0),
             self_sent: None,
             loading: None,
+            starved: false,
             load_failed: false,
             in_flight: 0,
+            last_delivered: MessageId(0),
             unsettled: 0,
             expiring: None,
         }
@@ -411,6 +419,32 @@ impl Channel {
             expiring.waiting.retain(|(_, id)| self.parked.contains_key(id));
         }
         std::mem::take(&mut self.waiting)
+    }
+
+    /// Turns waiting messages at the end of the backlog into paged ones, until at most `keep` bytes wait. Returns the removed entries.
+    ///
+    /// Takes stored messages only, and none that was delivered or comes before one that was: a message that returns must come before the paged
+    /// messages. Does nothing for a channel whose receivers send to it, because the runs of such messages must stay in order.
+    pub fn page_out_last(&mut self, keep: usize) -> Vec<Entry> {
+        let mut paged = Vec::new();
+        if self.waiting_bytes <= keep || self.loading.is_some() || self.self_sent.is_some() {
+            return paged;
+        }
+        while self.waiting_bytes > keep
+            && let Some((id, entry)) = self.waiting.last_key_value()
+            && entry.written
+            && entry.origin.is_none()
+            && *id > self.last_delivered
+        {
+            let id = *id;
+            paged.extend(self.unwait(id));
+        }
+        if let (Some(last), Some(first)) = (paged.first(), paged.last()) {
+            self.cursor = MessageId(first.message.id.0 - 1);
+            self.last_paged = self.last_paged.max(last.message.id);
+            self.paged += paged.len() as u64;
+        }
+        paged
     }
 
     /// Returns the id of the first waiting entry, if this entry has expired.

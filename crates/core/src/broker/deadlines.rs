@@ -51,6 +51,8 @@ pub(super) struct Deadlines {
     pub retry: Option<Timestamp>,
     /// The time of the next sweep of the store.
     pub sweep: Option<Timestamp>,
+    /// The time at which a broker that is short of memory continues to give memory back.
+    pub relief: Option<Timestamp>,
 }
 
 impl Deadlines {
@@ -154,6 +156,6 @@ impl Deadlines {
         let receivers = self.receivers.peek().map(|Reverse((at, _))| *at);
         let [awaited, writes] = [&self.awaited, &self.writes].map(|writes| writes.front().map(|(at, _)| *at));
         let expiry = self.expiries.first().map(|(at, _)| *at);
-        [receivers, awaited, writes, expiry, self.retry, self.sweep].into_iter().flatten().min()
+        [receivers, awaited, writes, expiry, self.retry, self.sweep, self.relief].into_iter().flatten().min()
     }
 }

@@ -2,7 +2,6 @@
 
 use smallvec::SmallVec;
 
-use super::channel::Loading;
 use super::counters::Metric;
 use super::deadlines::Timer;
 use super::entry::{Entry, Location, WriteState};
@@ -11,7 +10,7 @@ use super::member::{Member, Targets};
 use super::pending::Pending;
 use super::receiver::Receiver;
 use super::stage::Cause;
-use super::{AckMode, Broker, Content, Effect, EndReason, Flight, StoreEffect, Turn};
+use super::{AckMode, Broker, Content, Effect, EndReason, Flight, Turn};
 use crate::limits;
 use crate::message::{ConnectionId, MessageId};
 
@@ -89,6 +88,7 @@ impl Broker {
         let size = entries.iter().map(|entry| entry.message.payload.bytes.len()).sum();
         let mut attempt = 1;
         let message = entries.first().map(|entry| entry.message.id).unwrap_or_default();
+        let last_id = entries.last().map(|entry| entry.message.id).unwrap_or_default();
         let flight = self.flights.vacant_key();
         for entry in &mut entries {
             entry.message.deliveries = entry.message.deliveries.saturating_add(1);
@@ -98,6 +98,7 @@ impl Broker {
         let outstanding = u32::try_from(targets.len()).unwrap_or(u32::MAX);
         let channel = &mut self.channels[key];
         channel.in_flight += 1;
+        channel.last_delivered = channel.last_delivered.max(last_id);
         let hurried = !channel.policy.confirm_within.is_zero();
         if let Some(last) = targets.last() {
             channel.served = last.order;
@@ -208,7 +209,6 @@ impl Broker {
         // Bounded: each round removes at least one entry from `waiting`, or ends a receiver.
         while self.drop_expired_head(key, turn) || self.deliver_backlog(key, turn) {}
         self.yield_to_preferred(key, turn);
-        let memory_short = self.is_memory_short();
         let Some(channel) = self.channels.get_mut(key) else { return };
         if channel.members.is_empty() {
             if self.sweeping {
@@ -223,16 +223,7 @@ impl Broker {
                 self.sweep_later(turn.now);
             }
         } else if channel.wants_page(self.settings.bounds.page_messages) {
-            let (cover, asked) = (channel.last_paged, turn.now.0 as u32);
-            channel.loading = Some(Loading { cover, stale: false, asked });
-            // After the appends of this turn, because the page may include them.
-            self.flush_store(turn);
-            let channel = &self.channels[key];
-            turn.effects.list.push(Effect::Store(StoreEffect::Load {
-                channel: channel.name.clone(),
-                after: channel.cursor,
-                limit: self.settings.bounds.page(memory_short),
-            }));
+            self.load_page(key, turn);
         } else if channel.paged == 0 && channel.loading.is_none() {
             self.unpark(key);
         }

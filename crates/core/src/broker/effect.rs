@@ -250,6 +250,8 @@ pub enum StoreEffect {
         after: MessageId,
         /// The most messages of the page.
         limit: usize,
+        /// The bytes at which the page ends.
+        bytes: usize,
     },
     /// Remove messages that are expired at `now`, and return those of spared channels instead; at most [`crate::limits::SWEEP_ROWS`]. Each
     /// sweep continues after the last row of the previous one, until a sweep has reached the end.

@@ -157,7 +157,7 @@ impl Broker {
         self.channels[channel].in_flight += 1;
         self.held.insert((until, id), Held { channel, entry });
         self.append_unrequested(id);
-        while self.held.len() > self.settings.bounds.held || self.held_bytes > limits::HELD_BYTES {
+        while self.held.len() > self.settings.bounds.held || self.held_bytes > self.held_bytes_bound() {
             let Some((key, _)) = self.held.first_key_value() else { break };
             self.release(*key, true, turn);
         }
@@ -231,7 +231,7 @@ impl Broker {
         let policy = &self.channels[target].policy;
         if !policy.keep {
             self.dead_letter_fleeting(channel, target, entry, turn);
-        } else if self.is_backlog_full(target, 1, turn.now) || self.has_no_room_for(why, target, turn) {
+        } else if self.is_backlog_full(target, 1, turn.now) {
             self.drop_failed(channel, entry, why, turn);
             self.close_if_unused(target);
         } else {
@@ -255,12 +255,6 @@ impl Broker {
             self.to_pump.push(target);
             self.close_if_unused(channel);
         }
-    }
-
-    /// Whether the memory is too full for a further dead letter. An expired message does not make room by expiring others, because those
-    /// would come here, too.
-    fn has_no_room_for(&mut self, why: Why, target: usize, turn: &mut Turn<'_>) -> bool {
-        if why == Why::Expired { self.bytes > limits::CORE_BYTES } else { self.is_memory_full(0, Some(target), turn) }
     }
 
     /// Drops a message that was given up, and logs it.

@@ -1,23 +1,71 @@
-//! Whether the memory for messages is short or full.
+//! The use of memory, measured by `server.memory_budget` (SPEC section 6).
+//!
+//! The budget is the whole program's, so the caller tells how much the program uses before each turn; within a turn the broker adds what it holds
+//! itself. The nearer the use is to the budget, the more is given up:
+//!
+//! ```text
+//! above 1/2   pages and bursts become small; stored messages that no receiver takes soon leave memory
+//! above 3/4   a channel reads its next page only when nothing of the last one is left
+//! above 9/10  no page is read; publications are refused, beginning with the users that hold most
+//! ```
 
-use super::Broker;
+use std::collections::VecDeque;
+
+use super::channel::Loading;
+use super::stage::Cause;
 use super::turn::Turn;
+use super::{Broker, Effect, StoreEffect};
+use crate::broker::entry::Location;
 use crate::limits;
 
+/// The memory of the whole program, as far as the broker knows.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Bytes that the rest of the program used when the turn began.
+    outside: usize,
+    /// Bytes of the pages that the store is reading, each as large as it may become.
+    loading: usize,
+    /// Channels whose next page is not read because memory is short, in order. May contain the key of a channel that is gone.
+    starved: VecDeque<usize>,
+    /// The key of the next channel that is looked at when stored messages leave memory.
+    next_relieved: usize,
+}
+
 impl Broker {
+    /// Tells the broker how many bytes the whole program uses, with the broker's own. If the caller does not know, only the broker's own estimate
+    /// counts.
+    #[inline]
+    pub fn set_memory_used(&mut self, bytes: usize) {
+        self.memory.outside = bytes.saturating_sub(self.bytes);
+    }
+
+    fn is_used(&self, (numerator, denominator): (usize, usize)) -> bool {
+        self.memory.outside + self.memory.loading + self.bytes > self.settings.memory_budget / denominator * numerator
+    }
+
+    /// Whether pages and bursts must be small.
+    pub(super) fn is_memory_short(&self) -> bool {
+        self.is_used((1, 2))
+    }
+
+    /// Whether the memory for messages is used up for all but those who hold little.
+    pub(super) fn is_memory_nearly_full(&self) -> bool {
+        self.is_used((9, 10))
+    }
+
     /// Returns the most bytes of one channel's messages that stay in memory while its receivers are there.
     pub(super) fn burst_bytes(&self) -> usize {
-        if self.is_memory_short() { limits::PAGE_BYTES / 16 } else { limits::BURST_BYTES }
+        if self.is_memory_short() { self.settings.bounds.short_page_bytes } else { limits::BURST_BYTES }
     }
 
-    /// Whether more than half of [`limits::CORE_BYTES`] is used, so that pages become small.
-    pub(super) fn is_memory_short(&self) -> bool {
-        self.bytes > limits::CORE_BYTES / 2
+    /// Returns the most bytes of messages that are held back at once: a quarter of the budget, so that failing messages leave memory to the others.
+    pub(super) fn held_bytes_bound(&self) -> usize {
+        self.settings.memory_budget / 4
     }
 
-    /// Whether `more` bytes would exceed [`limits::CORE_BYTES`]. Expired messages are removed first; `channel` stays open.
+    /// Whether a message of `more` bytes must be refused because of memory. Expired messages are removed first; `channel` stays open.
     pub(super) fn is_memory_full(&mut self, more: usize, channel: Option<usize>, turn: &mut Turn<'_>) -> bool {
-        if self.bytes + more <= limits::CORE_BYTES {
+        if self.memory.outside + self.bytes + more <= self.settings.memory_budget / 10 * 9 {
             return false;
         }
         let hold = |broker: &mut Self, by: i64| {
@@ -28,6 +76,105 @@ impl Broker {
         hold(self, 1);
         self.expire_due(turn);
         hold(self, -1);
-        self.bytes + more > limits::CORE_BYTES
+        self.memory.outside + self.bytes + more > self.settings.memory_budget / 10 * 9
+    }
+
+    /// Asks the store for a channel's next page, or notes the channel for later if memory is short.
+    pub(super) fn load_page(&mut self, key: usize, turn: &mut Turn<'_>) {
+        let short = self.is_memory_short();
+        let channel = &self.channels[key];
+        let has_messages = !channel.waiting.is_empty() || channel.in_flight > 0;
+        if self.is_memory_nearly_full() || (has_messages && self.is_used((3, 4))) {
+            if !std::mem::replace(&mut self.channels[key].starved, true) {
+                self.memory.starved.push_back(key);
+            }
+            self.deadlines.relief.get_or_insert(turn.now.after(limits::RELIEF_EVERY));
+            return;
+        }
+        let (limit, bytes) = (
+            self.settings.bounds.page(short),
+            if short { self.settings.bounds.short_page_bytes } else { limits::PAGE_BYTES },
+        );
+        let most = bytes + limit * limits::ENTRY_BYTES;
+        self.memory.loading += most;
+        let channel = &mut self.channels[key];
+        let (cover, asked) = (channel.last_paged, turn.now.0 as u32);
+        channel.loading = Some(Loading { cover, stale: false, asked, most: u32::try_from(most).unwrap_or(u32::MAX) });
+        // After the appends of this turn, because the page may include them.
+        self.flush_store(turn);
+        let channel = &self.channels[key];
+        turn.effects.list.push(Effect::Store(StoreEffect::Load {
+            channel: channel.name.clone(),
+            after: channel.cursor,
+            limit,
+            bytes,
+        }));
+    }
+
+    /// Ends a channel's read of a page.
+    pub(super) fn end_loading(&mut self, key: usize) -> Option<Loading> {
+        let loading = self.channels[key].loading.take()?;
+        self.memory.loading -= loading.most as usize;
+        Some(loading)
+    }
+
+    /// While memory is short: makes stored messages leave memory, a few channels in each turn. Afterwards: continues with the channels whose pages
+    /// were not read.
+    pub(super) fn relieve_memory(&mut self, turn: &mut Turn<'_>) {
+        if self.is_memory_short() {
+            self.deadlines.relief.get_or_insert(turn.now.after(limits::RELIEF_EVERY));
+            for _ in 0..limits::RELIEVED_AT_ONCE.min(self.channels.len()) {
+                self.memory.next_relieved = if self.memory.next_relieved < self.channels.capacity() {
+                    self.memory.next_relieved + 1
+                } else {
+                    0
+                };
+                self.page_out_last(self.memory.next_relieved, turn);
+            }
+        }
+        for _ in 0..limits::RELIEVED_AT_ONCE {
+            if self.is_used((3, 4)) {
+                break;
+            }
+            let Some(key) = self.memory.starved.pop_front() else { break };
+            if let Some(channel) = self.channels.get_mut(key) {
+                channel.starved = false;
+                self.to_pump.push(key);
+            }
+        }
+        if !self.memory.starved.is_empty() {
+            self.deadlines.relief.get_or_insert(turn.now.after(limits::RELIEF_EVERY));
+        }
+    }
+
+    /// (Tests.) Returns the channels whose next page is not read because memory is short.
+    #[cfg(test)]
+    pub(super) fn starved(&self) -> std::collections::BTreeSet<String> {
+        let starved = self.channels.iter().filter(|(_, channel)| channel.starved);
+        starved.map(|(_, channel)| channel.name.to_string()).collect()
+    }
+
+    /// (Tests.) Whether a channel's next page is not read because memory is short.
+    #[cfg(test)]
+    pub(super) fn is_starved(&self, key: usize) -> bool {
+        self.channels[key].starved && self.memory.starved.contains(&key) && self.deadlines.relief.is_some()
+    }
+
+    /// Makes the stored messages at the end of a channel's backlog leave memory, down to a small page.
+    fn page_out_last(&mut self, key: usize, turn: &mut Turn<'_>) {
+        // The answer to a running sweep could name the messages.
+        if self.sweeping {
+            return;
+        }
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let paged = channel.page_out_last(self.settings.bounds.short_page_bytes);
+        if paged.is_empty() {
+            return;
+        }
+        for mut entry in paged {
+            self.bytes -= entry.bytes();
+            self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
+        }
+        self.sweep_later(turn.now);
     }
 }

@@ -89,6 +89,7 @@ use dedup::Dedup;
 use entry::{Entry, Held, Unstored};
 use flight::Flight;
 use id_table::IdTable;
+use memory::Memory;
 use pending::Pending;
 use receiver::Receiver;
 use sent::SentTo;
@@ -189,6 +190,7 @@ pub struct Broker {
     suspect_up_to: MessageId,
     /// Bytes of entries in memory.
     bytes: usize,
+    memory: Memory,
     appends: Vec<Message>,
     replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
     removals: Vec<MessageId>,
@@ -240,6 +242,7 @@ impl Broker {
             restored_up_to: restored.last_id,
             suspect_up_to: restored.suspect_up_to,
             bytes: 0,
+            memory: Memory::default(),
             appends: Vec::new(),
             replacements: Vec::new(),
             removals: Vec::new(),
@@ -365,6 +368,12 @@ impl Broker {
 
     /// Pumps the channels that the turn has marked, and passes the collected store operations on.
     fn finish_turn(&mut self, turn: &mut Turn<'_>) {
+        if self.deadlines.relief.is_some_and(|at| at <= turn.now) {
+            self.deadlines.relief = None;
+            self.relieve_memory(turn);
+        } else if self.is_memory_short() {
+            self.relieve_memory(turn);
+        }
         // Bounded: each round delivers or gives up at least one message, or asks for a page, and adds at most the channels of changed
         // receivers.
         while let Some(channel) = self.to_pump.pop() {

@@ -118,7 +118,7 @@ impl Channel {
     fn page_until(&self, now: Timestamp, page: usize) -> Option<Timestamp> {
         let waited = match self.loading {
             Some(loading) => Duration::from_millis(u64::from((now.0 as u32).wrapping_sub(loading.asked))),
-            None if self.wants_page(page) => Duration::ZERO,
+            None if self.wants_page(page) && !self.starved => Duration::ZERO,
             None => return None,
         };
         let left = limits::PREFERENCE_WAIT.saturating_sub(waited);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Bounds;
+use crate::limits;
 use crate::message::{AcceptedId, ChannelName, Message, MessageId, PublicationId, Timestamp};
 use crate::policy::Policies;
 
@@ -21,6 +22,8 @@ pub struct Settings {
     pub confirm_timeout: Duration,
     /// The time for which publication ids are remembered.
     pub dedup_window: Duration,
+    /// The bytes that the whole program may use.
+    pub memory_budget: usize,
     /// Bounds that no configuration key changes.
     pub bounds: Bounds,
 }
@@ -34,6 +37,7 @@ impl Default for Settings {
             write_delay: Duration::from_millis(500),
             confirm_timeout: Duration::from_secs(300),
             dedup_window: Duration::from_secs(120),
+            memory_budget: limits::MEMORY_BUDGET,
             bounds: Bounds::default(),
         }
     }

@@ -225,8 +225,7 @@ impl Broker {
     /// Handles a page of a channel's backlog.
     pub(super) fn loaded(&mut self, name: &ChannelName, messages: Vec<Message>, complete: bool, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
-        let channel = &mut self.channels[key];
-        let Some(Loading { cover, stale, .. }) = channel.loading.take() else { return };
+        let Some(Loading { cover, stale, .. }) = self.end_loading(key) else { return };
         self.to_pump.push(key);
         self.page_arrived(key);
         if stale {
@@ -282,8 +281,8 @@ impl Broker {
     /// Handles a failed load. The retry timer repeats it.
     pub(super) fn load_failed(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
+        self.end_loading(key);
         let channel = &mut self.channels[key];
-        channel.loading = None;
         channel.load_failed = true;
         self.arm_retry(turn.now);
         self.page_arrived(key);

@@ -289,8 +289,8 @@ impl Decoder {
     }
 
     /// Returns the number of bytes that are reserved for an unfinished message.
-    #[cfg(test)]
-    pub(super) fn unfinished_capacity(&self) -> usize {
+    #[must_use]
+    pub fn unfinished_capacity(&self) -> usize {
         self.unfinished.as_ref().map_or(0, |unfinished| unfinished.message.capacity())
     }
 

@@ -9,7 +9,7 @@ use wsmb_core::policy::Policies;
 use crate::outbox::Sealed;
 use crate::session::Session;
 
-/// The time of a turn, and the loop that carries it out.
+/// The time of a turn, the loop that carries it out, and the program's memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     /// The core's time.
@@ -18,6 +18,8 @@ pub(crate) struct Now {
     pub(crate) wall: Timestamp,
     /// The number of the loop that carries out the turn. It flushes its own sessions at once; other loops flush theirs later.
     pub(crate) here: u16,
+    /// The bytes that the program uses.
+    pub(crate) memory: usize,
 }
 
 /// The engine's settings besides the broker's.

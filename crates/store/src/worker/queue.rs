@@ -26,6 +26,7 @@ pub(super) struct Load {
     pub(super) channel: ChannelName,
     pub(super) after: MessageId,
     pub(super) limit: usize,
+    pub(super) bytes: usize,
     /// Appends with lower numbers were queued before the page and must be in the store first.
     barrier: u64,
 }
@@ -146,8 +147,8 @@ impl Queue {
     }
 
     /// Queues a page that is read after all earlier requests.
-    pub(super) fn load(&mut self, channel: ChannelName, after: MessageId, limit: usize) {
-        self.loads.push_back(Load { channel, after, limit, barrier: self.appends.next() });
+    pub(super) fn load(&mut self, channel: ChannelName, after: MessageId, (limit, bytes): (usize, usize)) {
+        self.loads.push_back(Load { channel, after, limit, bytes, barrier: self.appends.next() });
     }
 
     /// Queues a sweep; a later sweep replaces a waiting one.

@@ -315,11 +315,11 @@ impl StoreThread {
     /// to the caller.
     fn load(&mut self, mut load: Load) {
         loop {
-            if !self.store.prepare(&load.channel, load.after, load.limit, wsmb_core::limits::PAGE_BYTES) {
+            if !self.store.prepare(&load.channel, load.after, load.limit, load.bytes) {
                 self.fetching.push(load);
                 return;
             }
-            let page = self.store.load(&load.channel, load.after, load.limit, wsmb_core::limits::PAGE_BYTES);
+            let page = self.store.load(&load.channel, load.after, load.limit, load.bytes);
             let channel = load.channel.clone();
             let Page { mut messages, complete } = match page {
                 Ok(page) => page,

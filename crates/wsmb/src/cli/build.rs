@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::memory;
 use wsmb_auth::{Permissions, Rate, RateRules};
 use wsmb_config::{Config, ConfigError};
 use wsmb_core::broker;
@@ -54,6 +55,7 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
             write_delay: config.store.write_delay,
             confirm_timeout: config.server.confirm_timeout,
             dedup_window: config.server.dedup_window,
+            memory_budget: memory::budget(&config.server),
             bounds: broker::Bounds::default(),
         },
         access: access(config),

@@ -17,6 +17,7 @@ mod exec;
 mod hints;
 mod import;
 mod login;
+mod memory;
 mod outcome;
 mod output;
 mod passwd;

@@ -69,7 +69,9 @@ impl SimStore {
                 self.removals.extend(ids.into_iter().filter(|id| self.hidden_rows.contains(id)))
             }
             StoreEffect::Deliveries(counts) => self.counts.extend(counts),
-            StoreEffect::Load { channel, after, limit } => self.reads.push_back(Read::Load { channel, after, limit }),
+            StoreEffect::Load { channel, after, limit, .. } => {
+                self.reads.push_back(Read::Load { channel, after, limit })
+            }
             StoreEffect::Sweep { now, spare } => self.reads.push_back(Read::Sweep { now, spare }),
             StoreEffect::Purge { channel, up_to } => {
                 self.appends.retain(|id, message| message.channel != channel || *id > up_to);

@@ -72,6 +72,7 @@ fn settings(random: &mut Random) -> Settings {
         write_delay: Duration::from_millis(if random.chance(20) { 0 } else { 500 }),
         confirm_timeout: Duration::from_millis([500, 2_000, 300_000][random.below(3) as usize]),
         dedup_window: Duration::from_secs(100_000),
+        memory_budget: crate::limits::MEMORY_BUDGET,
         bounds: Bounds::TIGHT,
     }
 }
@@ -217,6 +218,10 @@ pub(super) struct World {
     id_bound: Option<usize>,
     /// Each id that was ever sent: its user, and the time at which its sender was told `00`.
     ids: BTreeMap<String, (&'static str, Option<Timestamp>)>,
+    /// The part of the memory budget that is used outside the broker, in per cent.
+    memory: usize,
+    /// The channels whose next page was not read when the turn began, because memory was short.
+    starved: BTreeSet<String>,
     /// The broker carries out an orderly stop.
     stopping: bool,
     /// Print all events and effects, because one seed is replayed.
@@ -278,6 +283,8 @@ impl World {
             saved: Timestamp(1_000_000),
             id_bound,
             ids: BTreeMap::new(),
+            memory: 0,
+            starved: BTreeSet::new(),
             stopping: false,
             settings,
             paused_until: Timestamp(0),
@@ -309,6 +316,9 @@ impl World {
     }
 
     pub fn step(&mut self) {
+        if self.random.chance(4) {
+            self.memory = [0, 0, 60, 80, 95][self.random.below(5) as usize];
+        }
         match self.random.below(100) {
             0..8 => self.connect(),
             8..20 => self.subscribe(),

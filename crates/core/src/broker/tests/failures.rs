@@ -113,7 +113,7 @@ fn a_held_message_is_written_purged_and_expired_like_any_other() {
 #[test]
 fn above_the_bound_the_message_with_the_earliest_release_time_is_released() {
     let mut scene = manual(ChannelPolicy::default(), 1..=1);
-    let large = "x".repeat(limits::HELD_BYTES / 4);
+    let large = "x".repeat(limits::MEMORY_BUDGET / 16);
     for sequence in 1..=4 {
         scene.send(&format!("{large}{sequence}"), None);
         let pause = Duration::from_secs(10 - sequence);

@@ -33,7 +33,7 @@ fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
     let next = || outcomes.recv_timeout(Duration::from_secs(10)).expect("an outcome");
     // The database does not answer while this guard is held.
     let guard = rig.database.0.lock().expect("no test panics under the lock");
-    worker.load(channel("sms"), MessageId(0), 10);
+    worker.load(channel("sms"), MessageId(0), 10, 1 << 20);
     worker.append(vec![message(3, "sms")]);
     assert_eq!(next(), StoreEvent::Stored(vec![MessageId(3)]));
     worker.remove(&[MessageId(1)]);
@@ -44,7 +44,7 @@ fn nobody_waits_for_a_page_that_the_database_is_slow_to_give() {
     let found: Vec<u64> = messages.iter().map(|message| message.id.0).collect();
     assert_eq!((found, complete), (vec![2, 3], true), "without what has gone meanwhile");
     rig.database.fail(Some(away()));
-    worker.load(channel("sms"), MessageId(0), 10);
+    worker.load(channel("sms"), MessageId(0), 10, 1 << 20);
     assert_eq!(next(), StoreEvent::LoadFailed { channel: channel("sms") });
     worker.stop().expect("what is accepted is in the journal");
 }

@@ -113,7 +113,7 @@ fn a_page_waits_for_what_came_before_it_and_for_nothing_after() {
     let mut queue = Queue::default();
     let first = wsmb_core::limits::STORE_GROUP as u64 + 1;
     queue.append((1..=first).map(message).collect());
-    queue.load(channel("a"), MessageId(0), 10);
+    queue.load(channel("a"), MessageId(0), (10, 1 << 20));
     queue.append((first + 1..first + 3).map(message).collect());
     queue.next_group(true);
     assert!(queue.ready_loads(9).is_empty());

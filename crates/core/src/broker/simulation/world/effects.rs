@@ -19,6 +19,8 @@ impl World {
         let publish = if let Event::Publish(publish) = &event { Some(*publish) } else { None };
         let live = publish.map(|publish| publish.publication);
         self.note_page(&event);
+        self.starved = self.broker.starved();
+        self.broker.set_memory_used(self.settings.memory_budget / 100 * self.memory);
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
             print_effects(&effects);
@@ -109,7 +111,7 @@ impl World {
             let most = client.window(limited);
             assert!(client.unanswered.len() <= most, "{to:?} has more than {most} unconfirmed deliveries");
         }
-        let group = client.group;
+        let (group, messages) = (client.group, numbers.len());
         for (index, number) in numbers.into_iter().enumerate() {
             let (channel, policy) = (channel.as_str(), self.settings.policies.of(&channel));
             let message = MessageId(message.0 + index as u64);
@@ -121,6 +123,7 @@ impl World {
                 sequence,
                 manual,
                 attempt,
+                messages,
                 message,
                 policy,
                 group,

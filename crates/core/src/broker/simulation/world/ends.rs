@@ -114,6 +114,7 @@ impl World {
     /// Ends the seed: the store works again, a single receiver takes the remaining messages, and the final checks run.
     pub fn finish(mut self) -> Tally {
         self.store.failing = false;
+        self.memory = 0;
         if !self.store.hidden_rows.is_empty() {
             // Rows whose write was reported as failed are found at the next start.
             self.crash();

@@ -37,6 +37,12 @@ impl World {
         client.list.len() > 1 && client.list.iter().any(is_read)
     }
 
+    /// Whether the channel's next page is not read, because memory is short, or was not read when the turn began.
+    fn is_starved(&self, channel: &str) -> bool {
+        self.starved.contains(channel)
+            || self.broker.channel_keys.get(channel).is_some_and(|key| self.broker.is_starved(*key))
+    }
+
     /// Whether a message certainly waits for a receiver, and has never been delivered.
     fn waits(&self, number: u64, record: &MessageRecord) -> bool {
         let over = record.confirmed
@@ -83,6 +89,7 @@ impl World {
         let is_late = |channel: &str| {
             let asked = self.loads.get(channel);
             self.failed_loads.contains(channel)
+                || self.is_starved(channel)
                 || asked.is_some_and(|asked| asked.after(limits::PREFERENCE_WAIT) <= self.now)
         };
         let rivals = || client.list.iter().filter(|other| *other != channel && !is_late(other));
@@ -112,7 +119,7 @@ impl World {
     pub(super) fn check_waiting(&self) {
         for (number, record) in self.model.messages.iter().filter(|(number, record)| self.waits(**number, record)) {
             let channel = &record.channel;
-            if self.loads.contains_key(channel) || self.failed_loads.contains(channel) {
+            if self.is_starved(channel) || self.loads.contains_key(channel) || self.failed_loads.contains(channel) {
                 continue;
             }
             let free = self.free_receiver(*number).filter(|free| !self.waits_for_page(*free));

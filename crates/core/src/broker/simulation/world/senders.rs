@@ -132,6 +132,9 @@ impl World {
         if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
             self.refused_as_full();
         }
+        if let Reply::Refused { refusal: Refusal::BrokerFull, .. } = reply {
+            assert!(self.memory >= 90, "a publication was refused, and {} % of the memory are used", self.memory);
+        }
         let (id, accepted, first) = match reply {
             Reply::Accepted { id, duplicate, .. } => (id, true, !duplicate),
             Reply::Refused { id: None, answer: false, .. } => return,

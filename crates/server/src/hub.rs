@@ -68,6 +68,15 @@ pub(super) struct Parts {
     pub(super) budget: usize,
 }
 
+/// The load that requests have caused. Their session waits for it before it is read on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Load {
+    /// A message was passed to the store.
+    pub(super) stores: bool,
+    /// Frames were queued for so many sessions that they are flushed in slices.
+    pub(super) fans_out: bool,
+}
+
 /// Connects sessions, core and store. A server has one, which all its tasks share.
 pub(super) struct Hub {
     core: Arc<Core>,
@@ -193,15 +202,15 @@ impl Hub {
     }
 
     /// Carries out requests of one session. Takes the lock once, unless the outbox gets full and must be flushed in between.
-    /// Returns true if a message was passed to the store.
-    pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) -> bool {
+    /// Returns the load that the requests have caused.
+    pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) -> Load {
         self.apply_from(Some(session), requests)
     }
 
-    fn apply_from(&self, source: Option<&Arc<Session>>, requests: &mut [Option<Request<'_>>]) -> bool {
+    fn apply_from(&self, source: Option<&Arc<Session>>, requests: &mut [Option<Request<'_>>]) -> Load {
         let mut requests = requests.iter_mut();
         let here = self.loops.here();
-        let mut stores = false;
+        let mut load = Load::default();
         while requests.len() > 0 {
             let outcome = {
                 let mut engine = self.engine();
@@ -212,18 +221,18 @@ impl Hub {
                 let core = self.now();
                 let now = Now { core, wall: self.clock.on_the_wall(core), here, memory: self.memory.measure() };
                 let mut outcome = engine.apply(now, source, &mut requests);
-                stores |= outcome.store_commands.iter().any(|command| matches!(command, StoreEffect::Append(_)));
+                load.stores |= outcome.store_commands.iter().any(|command| matches!(command, StoreEffect::Append(_)));
                 // Under the lock, so that commands keep the order of turns.
                 self.storage.submit(std::mem::take(&mut outcome.store_commands));
                 outcome
             };
-            self.carry_out(outcome);
+            load.fans_out |= self.carry_out(outcome);
         }
-        stores
+        load
     }
 
-    /// Carries out a turn's outcome. Must not be called under the core's lock.
-    fn carry_out(&self, outcome: TurnOutcome) {
+    /// Carries out a turn's outcome. Must not be called under the core's lock. Returns true if some sessions will be flushed later.
+    fn carry_out(&self, outcome: TurnOutcome) -> bool {
         let TurnOutcome { store_commands: _, questions, ended, refused, refusals, notes, deadline, mut sealed } =
             outcome;
         if deadline.is_some_and(|deadline| deadline.0 < self.armed.load(Ordering::Acquire)) {
@@ -244,7 +253,7 @@ impl Hub {
             questions.iter().filter(|session| !self.storage.request_health_check(session)).collect();
         self.storage.hand_over();
         self.backpressure.watch(self.storage.queued_bytes());
-        self.loops.flush(&sealed.touched);
+        let fans_out = self.loops.flush(&sealed.touched);
         // Not under the lock: dropping the last reference to a session closes its socket.
         sealed.touched.clear();
         if sealed.holds_memory() {
@@ -254,6 +263,7 @@ impl Hub {
             // Too many sessions wait for the store's answer, and its last report was good.
             self.apply(session, Request::PingAnswer(true));
         }
+        fans_out
     }
 
     fn note_ended(&self, session: &Session, reason: EndReason) {

@@ -132,9 +132,12 @@ pub const CLOCK_NOTE_IDLE: Duration = Duration::from_secs(60);
 /// Bytes of frames that are copied together for one write; a larger frame is written without a copy.
 pub const COALESCE: usize = 64 << 10;
 
+/// Sessions that are flushed in a row, each with a system call: about a millisecond. Then other connections, timers and logins are served.
+pub const FLUSHED_AT_ONCE: usize = 256;
+
 /// Frames queued under one lock of the core. Then the lock is released and the queues are flushed: a burst into a large fan-out
 /// must neither hold the lock nor fill the queues for long.
-pub const FRAMES_AT_ONCE: usize = 65_536;
+pub const FRAMES_AT_ONCE: usize = 16_384;
 
 /// Elements for which a reused list keeps memory between two turns; more memory is freed.
 pub const EFFECTS_AT_ONCE: usize = 4_096;

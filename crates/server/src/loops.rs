@@ -1,18 +1,21 @@
 //! The event loops that serve sockets (`server.threads`). Each session's queue is flushed on the loop of the session.
 //!
 //! ```text
-//! turn on loop 0 ─► touched sessions ─┬─ of loop 0: flushed at once
-//!                                     └─ of loop n: its list ─► loop n flushes them
+//! turn on loop 0 ─► touched sessions ─┬─ of loop 0, the first ones: flushed at once
+//!                                     ├─ of loop 0, the rest: its list ─► loop 0 flushes them in slices
+//!                                     └─ of loop n: its list ─► loop n flushes them in slices
 //! ```
 //!
-//! Each loop has its own thread and its own sessions; all share one core. With one loop, the thread that touches a session flushes it, and this module
-//! costs nothing.
+//! Each loop has its own thread and its own sessions; all share one core. A message for thousands of receivers is written in slices, so that timers,
+//! logins and other messages do not wait for all of these writes. The session that has published it is read on when the list is empty.
 //!
 //! Never here: the core; a decision about the frames that are sent.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::thread::JoinHandle;
 
 use tokio::runtime::{Builder, Handle};
@@ -20,6 +23,7 @@ use tokio::sync::{Notify, watch};
 
 use super::fatal::Fatal;
 use super::session::Session;
+use crate::limits;
 
 thread_local! {
     /// The number of the loop that runs on this thread.
@@ -36,30 +40,45 @@ pub(super) struct Loops {
     next: AtomicUsize,
 }
 
-/// The sessions of one loop that other threads have touched.
+/// The sessions of one loop that were touched by other threads, or by a turn that has touched many.
 #[derive(Debug, Default)]
 struct FlushList {
-    /// Each session at most once: its queue remembers whether it is in the list.
-    sessions: Mutex<Vec<Arc<Session>>>,
+    state: Mutex<FlushState>,
     filled: Notify,
 }
 
+#[derive(Debug, Default)]
+struct FlushState {
+    /// Each session at most once: its queue remembers whether it is in the list.
+    sessions: VecDeque<Arc<Session>>,
+    /// The tasks that wait until the list is empty: sessions that have published to many receivers.
+    waiting: Vec<Waker>,
+}
+
 impl FlushList {
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FlushState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds sessions for the loop to flush.
     fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) {
         let mut sessions = sessions.filter(|session| session.queue().enlist()).peekable();
         if sessions.peek().is_some() {
-            self.lock().extend(sessions.cloned());
+            self.lock().sessions.extend(sessions.cloned());
             self.filled.notify_one();
         }
     }
 
+    /// Takes a slice of the list. Wakes the waiting tasks if the list is empty.
     fn take(&self) -> Vec<Arc<Session>> {
-        std::mem::take(&mut *self.lock())
+        let mut state = self.lock();
+        let count = state.sessions.len().min(limits::FLUSHED_AT_ONCE);
+        let slice = state.sessions.drain(..count).collect();
+        if state.sessions.is_empty() {
+            state.sessions.shrink_to(limits::FLUSHED_AT_ONCE);
+            std::mem::take(&mut state.waiting).into_iter().for_each(Waker::wake);
+        }
+        slice
     }
 }
 
@@ -84,21 +103,42 @@ impl Loops {
         if self.lists.len() == 1 { 0 } else { HERE.get() }
     }
 
-    /// Flushes the sessions: those of this loop at once, the others on their loops.
-    pub(super) fn flush(&self, sessions: &[Arc<Session>]) {
-        if self.lists.len() == 1 {
-            return sessions.iter().for_each(|session| session.flush());
-        }
+    /// Flushes the sessions: the first [`limits::FLUSHED_AT_ONCE`] of this loop at once, the rest in slices, the others on their loops. Returns true if
+    /// some will be flushed in slices.
+    pub(super) fn flush(&self, sessions: &[Arc<Session>]) -> bool {
         let here = self.here();
+        if self.lists.len() == 1 {
+            return self.flush_here(here, sessions.iter());
+        }
         // The other loops first, so that they write while this one does.
         for (number, list) in (0..).zip(&self.lists) {
             if here != number {
                 list.add(sessions.iter().filter(|session| session.home == number));
             }
         }
-        for session in sessions.iter().filter(|session| session.home == here) {
-            session.flush();
+        self.flush_here(here, sessions.iter().filter(|session| session.home == here))
+    }
+
+    fn flush_here<'a>(&self, here: u16, mut sessions: impl Iterator<Item = &'a Arc<Session>>) -> bool {
+        sessions.by_ref().take(limits::FLUSHED_AT_ONCE).for_each(|session| session.flush());
+        let Some(list) = self.lists.get(usize::from(here)) else { return false };
+        let mut rest = sessions.peekable();
+        let is_left = rest.peek().is_some();
+        if is_left {
+            list.add(rest);
         }
+        is_left
+    }
+
+    /// Whether a session may be read that has published to many receivers: all of them were flushed. Otherwise `waker` is woken then.
+    pub(super) fn has_flushed(&self, waker: &Waker) -> bool {
+        let Some(list) = self.lists.get(usize::from(self.here())) else { return true };
+        let mut state = list.lock();
+        let is_empty = state.sessions.is_empty();
+        if !is_empty && !state.waiting.iter().any(|known| known.will_wake(waker)) {
+            state.waiting.push(waker.clone());
+        }
+        is_empty
     }
 
     /// The task of one loop that flushes the sessions that other threads have touched. `number`: the loop that runs the task.
@@ -107,8 +147,13 @@ impl Loops {
         let Some(list) = self.lists.get(usize::from(number)) else { return };
         loop {
             list.filled.notified().await;
-            for session in list.take() {
-                session.flush();
+            loop {
+                let slice = list.take();
+                if slice.is_empty() {
+                    break;
+                }
+                slice.iter().for_each(|session| session.flush());
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -205,7 +250,7 @@ mod tests {
         assert_eq!((here.queue().bytes(), there.queue().bytes()), (0, 3));
         // A session is in the list at most once, so the list of a busy loop does not grow with each turn.
         loops.flush(std::slice::from_ref(&there));
-        assert_eq!(loops.lists[1].lock().len(), 1);
+        assert_eq!(loops.lists[1].lock().sessions.len(), 1);
         // The other loop, on a thread of its own.
         let fatal = Arc::new(Fatal::default());
         let threads = Threads::start(&loops, &fatal).unwrap();
@@ -226,6 +271,34 @@ mod tests {
         HERE.set(NO_LOOP);
         loops.flush(std::slice::from_ref(&session));
         assert_eq!(session.queue().bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn many_sessions_are_flushed_in_slices() {
+        let loops = Arc::new(Loops::new(1));
+        let (mut sessions, mut clients) = (Vec::new(), Vec::new());
+        for id in 0..=limits::FLUSHED_AT_ONCE as u64 {
+            let (session, client) = open(ConnectionId(id), 0).await;
+            push(&session);
+            sessions.push(session);
+            clients.push(client);
+        }
+        let (last, first) = sessions.split_last().unwrap();
+        assert!(!loops.flush(first), "one slice");
+        assert!(first.iter().all(|session| session.queue().bytes() == 0));
+        first.iter().for_each(|session| push(session));
+        assert!(loops.flush(&sessions), "one more than a slice");
+        assert!(first.iter().all(|session| session.queue().bytes() == 0));
+        assert_eq!(last.queue().bytes(), 3);
+        // Whoever waits for the rest is woken when it is flushed.
+        let flushed = std::future::poll_fn(|cx| {
+            if loops.has_flushed(cx.waker()) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
+        });
+        tokio::select! {
+            () = loops.clone().run_flushes(0) => {}
+            () = flushed => {}
+        }
+        assert_eq!(last.queue().bytes(), 0);
     }
 
     #[test]

@@ -175,6 +175,28 @@ mod tests {
     }
 
     #[test]
+    fn a_budget_knows_when_it_is_nearly_used() {
+        let (small, large) = (Budget::new(1_000), Budget::new(usize::MAX / 2));
+        assert!(small.is_nearly_used() && !large.is_nearly_used());
+        assert!(small.excess() > 0 && large.excess() == 0);
+        assert!(!large.is_scan_due(Timestamp(1_000)));
+        // One caller in each interval.
+        assert!(small.is_scan_due(Timestamp(1_000)) && !small.is_scan_due(Timestamp(1_001)));
+        assert!(small.is_scan_due(Timestamp(1_000).after(limits::MEMORY_SCAN_EVERY)));
+    }
+
+    #[test]
+    fn freed_memory_is_given_back_once() {
+        let budget = Budget::new(usize::MAX / 2);
+        let block = vec![0_u8; 1 << 30];
+        budget.measure();
+        assert!(!budget.has_fallen(), "nothing was freed");
+        drop(block);
+        assert!(budget.has_fallen());
+        assert!(!budget.has_fallen(), "a second time");
+    }
+
+    #[test]
     fn a_small_block_takes_more_than_its_size() {
         assert_eq!([0, 1, 24, 25, 40, 100].map(taken), [32, 32, 32, 48, 48, 112]);
     }

@@ -50,6 +50,8 @@ pub(super) struct Reader {
     lingering: bool,
     /// A message of the session was passed to the store: the session waits while too many bytes wait for the store.
     stores: bool,
+    /// The session has published to so many receivers that they are flushed in slices: it waits for them.
+    fans_out: bool,
     departed: bool,
     /// Present while the client publishes too fast.
     pauses: Option<Box<Pauses>>,
@@ -85,6 +87,7 @@ impl Reader {
             greeted: false,
             lingering: false,
             stores: false,
+            fans_out: false,
             departed: false,
             pauses: None,
         }
@@ -110,7 +113,9 @@ impl Reader {
         let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
         self.greeted = greeted;
         // What an acknowledgement makes the core write is not the receiver's load.
-        self.stores |= hub.apply_all(session, &mut requests) && publishes;
+        let load = hub.apply_all(session, &mut requests);
+        self.stores |= load.stores && publishes;
+        self.fans_out |= load.fans_out && publishes;
         recycle(requests);
         hub.relieve_memory();
         if !pause.is_zero() {
@@ -184,6 +189,12 @@ impl Reader {
     }
 
     fn inbound(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
+        if self.fans_out {
+            if !self.hub.loops.has_flushed(cx.waker()) {
+                return Poll::Pending;
+            }
+            self.fans_out = false;
+        }
         if self.waits_for_store(cx) {
             return Poll::Pending;
         }

@@ -251,8 +251,10 @@ impl Publication<'_> {
     /// memory of its own. So a message never holds much more memory than its own length, whatever surrounded it in the frame.
     pub fn payloads(&self) -> impl ExactSizeIterator<Item = Payload> {
         let mut shared = None;
+        // A borrowed frame must be copied in any case. The only message of it needs no memory that can be shared, which costs one more allocation.
+        let is_copied = matches!(self.frame, Frame::Borrowed(_)) && self.messages.len() == 1;
         self.messages.iter().map(move |span| {
-            let bytes = if self.frame.len() <= span.len() + span.len() / 4 + FRAME_SURPLUS {
+            let bytes = if !is_copied && self.frame.len() <= span.len() + span.len() / 4 + FRAME_SURPLUS {
                 shared.get_or_insert_with(|| self.frame.to_shared()).slice(span.clone())
             } else {
                 Bytes::copy_from_slice(self.frame.get(span.clone()).unwrap_or_default())

@@ -12,7 +12,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -307,8 +307,8 @@ impl Future for Reader {
                 }
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        // Not `wake_by_ref`: a runtime that always has a task to run rarely asks the system which other sockets are readable.
+        pin!(tokio::task::yield_now()).poll(cx)
     }
 }
 

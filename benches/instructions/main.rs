@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use wsmb_core::broker::{
@@ -55,6 +56,7 @@ struct Harness {
     broker: Broker,
     effects: Effects,
     now: Timestamp,
+    user: Arc<str>,
     out: Vec<u8>,
 }
 
@@ -63,10 +65,17 @@ impl Harness {
         let policies = Policies { named: Vec::new(), default: policy };
         let settings = Settings { policies, ..Settings::default() };
         let broker = Broker::new(settings, Restored::default());
-        let mut harness = Self { broker, effects: Effects::default(), now: Timestamp(1_000_000), out: Vec::new() };
+        let mut harness = Self {
+            broker,
+            effects: Effects::default(),
+            now: Timestamp(1_000_000),
+            user: "sender".into(),
+            out: Vec::new(),
+        };
         for receiver in 0..receivers {
             harness.handle(Event::Subscribe(Subscribe {
                 connection: ConnectionId(SENDER.0 + 1 + receiver),
+                user: "receiver".into(),
                 channels: vec![channel()],
                 ack: AckMode::Automatic,
                 prefetch: Some(wsmb_core::limits::MAX_PREFETCH),
@@ -86,8 +95,10 @@ impl Harness {
 
     /// Publishes, and encodes the frames of the deliveries.
     fn publish(&mut self, publication: &Publication<'_>, id: Option<PublicationId>, dialect: Dialect) {
+        let user = self.user.clone();
         let publish = Publish {
             origin: Some(SENDER),
+            user: &user,
             reply_to: ReplyTo::Connection(SENDER),
             publication,
             receivers: None,

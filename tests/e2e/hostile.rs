@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::bad_input::assert_unharmed;
-use crate::broker::{Broker, PATIENCE, Setup};
+use crate::broker::{Broker, PASSWORD, PATIENCE, Setup, USER};
 use crate::client::Client;
-use crate::raw::{Got, Head, Length, Raw, frame, frame_with, opcode};
+use crate::raw::{Got, Head, Length, Raw, basic, frame, frame_with, opcode};
 
 const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
@@ -210,4 +210,43 @@ fn above_the_limit_of_connections_new_ones_are_refused_and_old_ones_stay() {
     }
     held[0].publish("sms", &json!(1));
     assert_eq!(held[1].numbers(1), [1]);
+}
+
+/// Connects as `user`. Returns `None` if the broker refuses the connection because of its limit.
+#[track_caller]
+fn connect_as(broker: &Broker, (user, password): (&str, &str)) -> Option<Raw> {
+    let mut raw = Raw::connect(broker);
+    raw.send(&Head::new("/").modern().with("Authorization", &basic(user, password)).bytes());
+    let head = raw.head();
+    if head.starts_with("HTTP/1.1 101 ") {
+        return Some(raw);
+    }
+    let body = String::from_utf8_lossy(&raw.rest()).into_owned();
+    assert!(head.starts_with("HTTP/1.1 503 ") && body.contains("server.max_connections"), "{head}{body}");
+    None
+}
+
+#[test]
+fn a_user_with_most_connections_leaves_some_to_other_users() {
+    let broker = Setup::default().server("max_connections = 10").start();
+    let (app, other) = ((USER, PASSWORD), ("colon", "pass:word"));
+    let mut crowd: Vec<Raw> = (0..9).map(|_| connect_as(&broker, app).expect("below 90 %")).collect();
+    assert!(connect_as(&broker, app).is_none(), "it has more than an equal share");
+    let last = connect_as(&broker, other).expect("a place for another user");
+    assert!(connect_as(&broker, other).is_none(), "all places are taken");
+
+    crowd.truncate(8);
+    let deadline = Instant::now() + PATIENCE;
+    let second = loop {
+        assert!(connect_as(&broker, app).is_none(), "it has more than an equal share");
+        if let Some(raw) = connect_as(&broker, other) {
+            break raw;
+        }
+        assert!(Instant::now() < deadline, "a connection that has left still counts");
+    };
+    drop((crowd, last));
+    while connect_as(&broker, app).is_none() {
+        assert!(Instant::now() < deadline, "connections that have left still count");
+    }
+    drop(second);
 }

@@ -14,3 +14,4 @@ pub mod limits;
 pub mod message;
 pub mod network;
 pub mod policy;
+pub mod shares;

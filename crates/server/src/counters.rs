@@ -16,7 +16,7 @@ pub struct Counters {
     pub disconnected: AtomicU64,
     /// Requests with missing or wrong credentials.
     pub unauthorized: AtomicU64,
-    /// Connections refused because `server.max_connections` was reached, or nearly all memory was used.
+    /// Connections refused because `server.max_connections`, or the user's share of it, was reached, or nearly all memory was used.
     pub crowded: AtomicU64,
     /// Commands of envelope connections, good and bad.
     pub commands: AtomicU64,

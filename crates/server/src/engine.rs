@@ -41,7 +41,7 @@ pub(super) struct Engine {
 /// Why no session can be created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// The maximum number of sessions is open.
+    /// The maximum number of sessions is open, or the user has too many of them.
     Crowded,
     /// The program uses nearly all of its memory budget.
     Memory,
@@ -131,7 +131,8 @@ impl Engine {
         // A publication that was sent before the session's end is still valid, but the session receives no messages and no answers.
         let origin = (!source.is_forgotten()).then_some(source.id);
         let reply_to = origin.map_or(ReplyTo::Nobody, ReplyTo::Connection);
-        let publish = Publish { origin, reply_to, publication, receivers, id, answer, ttl, delay };
+        let user = &source.profile.user;
+        let publish = Publish { origin, user, reply_to, publication, receivers, id, answer, ttl, delay };
         self.broker.handle(now.core, Event::Publish(&publish), &mut self.effects);
         self.carry_out(Some(&publish), now);
     }
@@ -309,13 +310,12 @@ impl Engine {
         self.dispatch.outbox.reuse(sealed);
     }
 
-    /// Returns why no session can be created, or `None`. `max`: the largest number of sessions.
-    pub(super) fn no_room(&self, max: usize) -> Option<NoRoom> {
+    /// Returns why no session of this user can be created, or `None`. `max`: the largest number of sessions of all users.
+    pub(super) fn no_room(&self, user: &str, max: usize) -> Option<NoRoom> {
         if self.is_closed {
             return Some(NoRoom::GoingDown);
         }
-        let registry = &self.dispatch.registry;
-        (registry.len() >= max || registry.is_full()).then_some(NoRoom::Crowded)
+        self.dispatch.registry.refuses(user, max).then_some(NoRoom::Crowded)
     }
 
     /// Adds the session that `make` creates for a new id. The caller must have checked [`Self::no_room`].

@@ -154,7 +154,7 @@ fn crowded(hub: &Hub, no_room: NoRoom) -> Vec<u8> {
         }
         NoRoom::Crowded => {
             Counters::add(&hub.counters.crowded, 1);
-            plain(503, "the broker has as many connections as it may have (server.max_connections)")
+            plain(503, "no room for a further connection of this user (server.max_connections)")
         }
     }
 }

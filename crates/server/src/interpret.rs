@@ -185,6 +185,7 @@ impl<'a> Interpreter<'a> {
                 let name = receiver.map(Arc::from).or_else(|| session.profile.receiver.as_deref().cloned());
                 let subscribe = Subscribe {
                     connection: session.id,
+                    user: user.clone(),
                     channels,
                     order,
                     ack: match ack {
@@ -289,6 +290,7 @@ pub(super) fn initial_request(session: &Session, access: &Access) -> Option<Requ
         Some(channel) if access.may_receive(&profile.user, channel) => {
             let subscribe = Subscribe {
                 connection: session.id,
+                user: profile.user.clone(),
                 channels: vec![channel.clone()],
                 order: Order::default(),
                 ack: AckMode::Automatic,

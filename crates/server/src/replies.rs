@@ -69,7 +69,8 @@ pub(super) fn summary(
             (Code::Malformed, not_waiting(DeliveryName { connection: to, sequence: *sequence }))
         }
         Reply::TooManyChannels => {
-            (Code::Full, format!("the broker has {} channels, as many as it may have", wsmb_core::limits::CHANNELS))
+            let most = wsmb_core::limits::CHANNELS;
+            (Code::Full, format!("no room for further channels; the broker has at most {most}, shared by its users"))
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::delay::fleeting_bytes;
 use super::entry::{Entry, Location, WriteState};
+use super::holdings::Kind;
 use super::stage::{Cause, Stage};
 use super::{Broker, Counters, Delayed};
 use crate::limits;
@@ -32,13 +34,13 @@ impl Broker {
             assert_eq!(channel.in_flight as usize, flights.len() + held, "channel {}: may return", channel.name);
             let memory = channel.waiting.len() + channel.parked.len() + flying + delayed + held;
             assert_eq!(channel.unsettled, memory as u64 + channel.paged, "channel {}: unsettled", channel.name);
-            let waiting: usize = channel.waiting.values().map(super::entry::Entry::bytes).sum();
+            let waiting: usize = channel.waiting.values().map(|entry| entry.bytes()).sum();
             assert_eq!(channel.waiting_bytes, waiting, "channel {}: bytes", channel.name);
             assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
             assert!(channel.members.is_sorted_by_key(|member| member.order), "receivers are in order");
             let grouped = channel.groups().is_none_or(|groups| groups.is_of(&channel.members));
             assert!(grouped, "channel {}: the groups contain exactly its receivers", channel.name);
-            if channel.paged > 0 && channel.loading.is_none() && !channel.load_failed && !self.is_starved(key) {
+            if channel.paged > 0 && channel.next_page.is_idle() && !self.is_starved(key) {
                 let wanted = !channel.members.is_empty() && channel.waiting.is_empty();
                 assert!(!wanted, "channel {}: the next page was not requested", channel.name);
             }
@@ -51,7 +53,7 @@ impl Broker {
                     channel.name
                 );
             }
-            bytes += waiting + channel.parked.values().map(super::entry::Entry::bytes).sum::<usize>();
+            bytes += waiting + channel.parked.values().map(|entry| entry.bytes()).sum::<usize>();
             unsettled += channel.unsettled;
             in_memory_unwritten +=
                 channel.waiting.values().chain(channel.parked.values()).filter(|e| !e.written).count();
@@ -67,7 +69,7 @@ impl Broker {
                     bytes += entry.bytes();
                     in_memory_unwritten += usize::from(!entry.written);
                 }
-                Delayed::Fleeting { publication, .. } => bytes += publication.frame.len(),
+                Delayed::Fleeting { publication, .. } => bytes += fleeting_bytes(publication),
             }
         }
         let held: usize = self.held.values().map(|held| held.entry.bytes()).sum();
@@ -79,13 +81,43 @@ impl Broker {
             let binding = held.entry.binding().is_some_and(|binding| binding.waits && binding.groups.contains(group));
             assert!(binding && held.channel == *channel, "{id:?} is owed to {group}: {held:?}");
         }
+        bytes += self.channels.len() * limits::CHANNEL_BYTES;
         assert_eq!(self.bytes, bytes, "bytes in memory");
+        self.audit_holdings();
         self.audit_unstored(in_memory_unwritten);
         self.audit_windows();
         let c = &self.counters;
         assert_eq!(c.accepted, unsettled + c.over(), "every accepted message is unsettled or settled: {c:?}");
         self.audit_channel_counters();
         self.audit_stages();
+    }
+
+    /// Returns every message in memory.
+    pub(super) fn entries_in_memory(&self) -> impl Iterator<Item = &Entry> {
+        let channels =
+            self.channels.iter().flat_map(|(_, channel)| channel.waiting.values().chain(channel.parked.values()));
+        let flights = self.flights.iter().flat_map(|(_, flight)| &flight.entries);
+        let delayed = self.delayed.values().filter_map(|delayed| match delayed {
+            Delayed::Kept(_, entry) => Some(entry),
+            Delayed::Fleeting { .. } => None,
+        });
+        channels.map(|entry| &**entry).chain(flights).chain(delayed).chain(self.held.values().map(|held| &held.entry))
+    }
+
+    /// Checks what each user holds.
+    fn audit_holdings(&self) {
+        let mut all: Vec<_> = self.entries_in_memory().map(|entry| (entry.owner, Kind::Bytes, entry.bytes())).collect();
+        for (_, channel) in &self.channels {
+            all.push((channel.owner, Kind::Bytes, limits::CHANNEL_BYTES));
+            all.push((channel.owner, Kind::Channels, 1));
+        }
+        for delayed in self.delayed.values() {
+            all.push((delayed.owner(), Kind::Delayed, 1));
+            if let Delayed::Fleeting { publication, owner, .. } = delayed {
+                all.push((*owner, Kind::Bytes, fleeting_bytes(publication)));
+            }
+        }
+        self.holdings.audit(all);
     }
 
     /// Checks the same sums for each channel, and that the channels' counters add up to those of the broker.
@@ -241,7 +273,7 @@ impl Broker {
                 && self.owed.is_empty()
                 && self.overdue.is_empty()
         );
-        assert_eq!(self.bytes, 0, "bytes are still counted");
+        assert_eq!(self.bytes, self.channels.len() * limits::CHANNEL_BYTES, "bytes are still counted");
         assert_eq!(self.receivers.len(), 1);
     }
 }

@@ -10,6 +10,10 @@ use std::time::Duration;
 pub struct Bounds {
     /// Unconfirmed deliveries at which a receiver of a channel without receiver limit is ended as slow (nobody waits for anybody there).
     pub fanout_deliveries: usize,
+    /// The most channels that exist at once ([`crate::limits::CHANNELS`]). Shared by users ([`crate::shares`]).
+    pub channels: usize,
+    /// The most delayed messages and publications ([`crate::limits::DELAYED`]). Shared by users.
+    pub delayed: usize,
     /// Messages of one channel's backlog in memory; the rest is in the store. A burst up to this size that is confirmed in time is not
     /// written.
     pub page_messages: usize,
@@ -36,6 +40,8 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             fanout_deliveries: 4_096,
+            channels: crate::limits::CHANNELS,
+            delayed: crate::limits::DELAYED,
             page_messages: 8_192,
             short_page_bytes: crate::limits::PAGE_BYTES / 16,
             held: 100_000,
@@ -59,6 +65,8 @@ impl Bounds {
     /// Small bounds for tests.
     pub(super) const TIGHT: Self = Self {
         fanout_deliveries: 4,
+        channels: 20,
+        delayed: 10,
         page_messages: 8,
         short_page_bytes: 2 * crate::limits::ENTRY_BYTES,
         held: 6,

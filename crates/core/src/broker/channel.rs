@@ -9,23 +9,12 @@ use smallvec::SmallVec;
 use super::entry::Entry;
 use super::expiry_histogram::ExpiryIndex;
 use super::groups::{Choice, Groups};
+use super::holdings::Owner;
 use super::member::{Member, Targets};
+use super::next_page::NextPage;
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, GroupName, MessageId, Timestamp};
 use crate::policy::{ChannelPolicy, Dispatch};
-
-/// A read of the backlog's next page that the store has not answered.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Loading {
-    /// The last paged message at the time of the request.
-    pub cover: MessageId,
-    /// The answer must be ignored, because the channel was purged after the request or a row of the page is no longer valid.
-    pub stale: bool,
-    /// The time of the request: the lower 32 bits of the timestamp, to save memory in every channel.
-    pub asked: u32,
-    /// The most bytes that the page may take in memory.
-    pub most: u32,
-}
 
 /// Consecutive paged messages of one sender that also receives the channel.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +60,8 @@ enum MemberIndex {
 #[derive(Debug)]
 pub(super) struct Channel {
     pub name: ChannelName,
+    /// The user whose publication or subscription has opened it; nobody if the store had messages of it at the start.
+    pub owner: Owner,
     /// Shared by all channels with the same policy.
     pub policy: Arc<ChannelPolicy>,
     /// In order. Many channels have one member.
@@ -78,19 +69,16 @@ pub(super) struct Channel {
     member_index: MemberIndex,
     /// The order of the receiver that got the last delivery (`dispatch = "rotate"`).
     pub served: u64,
-    pub waiting: BTreeMap<MessageId, Entry>,
+    /// Boxed, because a node of the tree has room for eleven entries, also if it has one.
+    pub waiting: BTreeMap<MessageId, Box<Entry>>,
     pub waiting_bytes: usize,
-    pub parked: BTreeMap<MessageId, Entry>,
+    pub parked: BTreeMap<MessageId, Box<Entry>>,
     pub paged: u64,
     pub cursor: MessageId,
     pub last_paged: MessageId,
     /// Boxed, because few channels have such messages.
     self_sent: Option<Box<SelfSent>>,
-    pub loading: Option<Loading>,
-    /// The next page is not read, because memory is short. `Broker::memory` has the channel's key.
-    pub starved: bool,
-    /// The last load failed; the retry timer repeats it.
-    pub load_failed: bool,
+    pub next_page: NextPage,
     /// Unsettled flights of this channel plus messages that are held back: messages that may return to `waiting` at their old position.
     pub in_flight: u32,
     /// The highest id of a message that was delivered.
@@ -105,6 +93,7 @@ impl Channel {
     pub fn new(name: ChannelName, policy: Arc<ChannelPolicy>) -> Self {
         Self {
             name,
+            owner: Owner::NOBODY,
             policy,
             members: SmallVec::new(),
             member_index: MemberIndex::Grouped(None),
@@ -116,9 +105,7 @@ impl Channel {
             cursor: MessageId(0),
             last_paged: MessageId(0),
             self_sent: None,
-            loading: None,
-            starved: false,
-            load_failed: false,
+            next_page: NextPage::default(),
             in_flight: 0,
             last_delivered: MessageId(0),
             unsettled: 0,
@@ -128,12 +115,21 @@ impl Channel {
 
     /// Whether the channel can be removed: it has no receivers, messages or running load.
     pub fn is_unused(&self) -> bool {
-        self.members.is_empty() && self.unsettled == 0 && self.loading.is_none()
+        self.members.is_empty() && self.has_no_messages()
+    }
+
+    /// Whether the channel is removed when its only member leaves it.
+    pub fn closes_with_last_member(&self) -> bool {
+        self.members.len() == 1 && self.has_no_messages()
+    }
+
+    fn has_no_messages(&self) -> bool {
+        self.unsettled == 0 && !self.next_page.is_loading()
     }
 
     /// Whether a publication may go directly to receivers, because no message comes before it.
     pub fn is_drained(&self) -> bool {
-        self.waiting.is_empty() && self.paged == 0 && self.loading.is_none() && self.parked.is_empty()
+        self.waiting.is_empty() && self.paged == 0 && !self.next_page.is_loading() && self.parked.is_empty()
     }
 
     /// Adds a receiver at its position.
@@ -234,13 +230,13 @@ impl Channel {
             *up_to = MessageId(entry.message.id.0 - 1);
         }
         self.watch(&entry);
-        self.waiting.insert(entry.message.id, entry);
+        self.waiting.insert(entry.message.id, Box::new(entry));
     }
 
     /// Adds an entry to `parked`.
     pub fn park(&mut self, entry: Entry) {
         self.watch(&entry);
-        self.parked.insert(entry.message.id, entry);
+        self.parked.insert(entry.message.id, Box::new(entry));
     }
 
     /// Removes the first parked entry.
@@ -259,7 +255,7 @@ impl Channel {
     pub fn unpark(&mut self, id: MessageId) -> Option<Entry> {
         let entry = self.parked.remove(&id)?;
         self.unwatch(&entry);
-        Some(entry)
+        Some(*entry)
     }
 
     fn watch(&mut self, entry: &Entry) {
@@ -288,7 +284,7 @@ impl Channel {
         if self.waiting.is_empty() && self.self_sent.as_ref().is_some_and(|self_sent| self_sent.runs.is_empty()) {
             self.self_sent = None;
         }
-        Some(entry)
+        Some(*entry)
     }
 
     /// Returns the first waiting entry that can be delivered now. `only`: the only member that has room, if there is exactly one. Its own
@@ -390,8 +386,7 @@ impl Channel {
     /// Whether the next page of `page` messages should be read now.
     pub fn wants_page(&self, page: usize) -> bool {
         self.paged > 0
-            && self.loading.is_none()
-            && !self.load_failed
+            && self.next_page.is_idle()
             && !self.members.is_empty()
             && self.waiting.len() * 2 <= page
             && self.waiting_bytes * 2 <= limits::PAGE_BYTES
@@ -400,9 +395,9 @@ impl Channel {
     /// Turns all waiting messages into paged ones if the channel has no receivers and all of them are stored. Returns the removed entries.
     ///
     /// Does nothing while a message is in flight or held back: a message that returns must come before the paged messages.
-    pub fn page_out_waiting(&mut self) -> BTreeMap<MessageId, Entry> {
+    pub fn page_out_waiting(&mut self) -> BTreeMap<MessageId, Box<Entry>> {
         let stored = self.waiting.values().all(|entry| entry.written);
-        let nobody = self.members.is_empty() && self.in_flight == 0 && self.loading.is_none();
+        let nobody = self.members.is_empty() && self.in_flight == 0 && !self.next_page.is_loading();
         let (Some((first, _)), Some((last, _))) = (self.waiting.first_key_value(), self.waiting.last_key_value())
         else {
             return BTreeMap::new();
@@ -427,7 +422,7 @@ impl Channel {
     /// messages. Does nothing for a channel whose receivers send to it, because the runs of such messages must stay in order.
     pub fn page_out_last(&mut self, keep: usize) -> Vec<Entry> {
         let mut paged = Vec::new();
-        if self.waiting_bytes <= keep || self.loading.is_some() || self.self_sent.is_some() {
+        if self.waiting_bytes <= keep || self.next_page.is_loading() || self.self_sent.is_some() {
             return paged;
         }
         while self.waiting_bytes > keep

@@ -2,26 +2,43 @@
 
 use super::counters::Metric;
 use super::entry::{Entry, Location, Unstored, WriteState};
+use super::holdings::{Kind, Owner};
 use super::stage::Cause;
 use super::{Broker, Content, Delayed, ReplyTo, Turn};
-use crate::message::Timestamp;
+use crate::limits;
+use crate::message::{MessageId, Publication, Timestamp};
 
 impl Broker {
     /// Holds a kept message until its due time. The message is written at once.
     pub(super) fn delay(&mut self, key: usize, due: Timestamp, mut entry: Entry) {
         let id = entry.message.id;
         self.transition(key, &mut entry, Location::Delayed(due), Cause::Accepted);
-        self.delayed.insert((due, id), Delayed::Kept(key, entry));
+        self.insert_delayed((due, id), Delayed::Kept(key, entry));
         self.append(id);
+    }
+
+    /// Adds a delayed message or publication, whose bytes are counted already.
+    pub(super) fn insert_delayed(&mut self, at: (Timestamp, MessageId), delayed: Delayed) {
+        self.holdings.add(delayed.owner(), Kind::Delayed, 1);
+        self.delayed.insert(at, delayed);
+    }
+
+    /// Removes a delayed message or publication. Its bytes stay counted.
+    pub(super) fn take_delayed(&mut self, at: &(Timestamp, MessageId)) -> Option<Delayed> {
+        let delayed = self.delayed.remove(at)?;
+        self.holdings.take(delayed.owner(), Kind::Delayed, 1);
+        Some(delayed)
     }
 
     /// Releases the messages that are due. Each gets a new id at the end of its channel's order. Its old row is removed when the new one is
     /// written.
     pub(super) fn release_delayed(&mut self, turn: &mut Turn<'_>) {
-        while let Some(first) = self.delayed.first_entry().filter(|first| first.key().0 <= turn.now) {
-            match first.remove() {
-                Delayed::Fleeting { publication, origin, receivers } => {
-                    self.bytes -= publication.frame.len();
+        while let Some((at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= turn.now) {
+            let at = *at;
+            let Some(delayed) = self.take_delayed(&at) else { return };
+            match delayed {
+                Delayed::Fleeting { publication, origin, receivers, owner } => {
+                    self.uncharge_bytes(owner, fleeting_bytes(&publication));
                     let count = publication.messages.len();
                     if let Some(key) = self.channel_keys.get(&*publication.channel).copied().filter(|_| count > 0) {
                         self.fan_out(key, Content::Due(publication), count, (origin, receivers), turn);
@@ -79,4 +96,19 @@ impl Broker {
         entry.written = false;
         self.enqueue(key, entry, cause, turn);
     }
+}
+
+impl Delayed {
+    /// Returns the user whose memory it takes.
+    pub(super) fn owner(&self) -> Owner {
+        match self {
+            Self::Kept(_, entry) => entry.owner,
+            Self::Fleeting { owner, .. } => *owner,
+        }
+    }
+}
+
+/// Returns the estimated memory of a delayed publication to a channel that is not kept, in bytes.
+pub(super) fn fleeting_bytes(publication: &Publication<'_>) -> usize {
+    publication.frame.len() + limits::ENTRY_BYTES
 }

@@ -217,14 +217,14 @@ impl Broker {
             let paged = channel.page_out_waiting();
             if !paged.is_empty() {
                 for mut entry in paged.into_values() {
-                    self.bytes -= entry.bytes();
+                    self.uncharge(&entry);
                     self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
                 }
                 self.sweep_later(turn.now);
             }
         } else if channel.wants_page(self.settings.bounds.page_messages) {
             self.load_page(key, turn);
-        } else if channel.paged == 0 && channel.loading.is_none() {
+        } else if channel.paged == 0 && !channel.next_page.is_loading() {
             self.unpark(key);
         }
     }

@@ -205,7 +205,8 @@ pub enum Reply {
         /// The command that the receiver sent.
         command: &'static str,
     },
-    /// `06` to a `receive-message`: the broker has reached its limit of channels ([`crate::limits::CHANNELS`]).
+    /// `06` to a `receive-message`: the broker has no room for further channels of this user ([`super::Bounds::channels`]). The connection
+    /// receives what it received before.
     TooManyChannels,
 }
 
@@ -216,7 +217,7 @@ pub enum Refusal {
     Unavailable,
     /// `06`: the channel's backlog is at `max_backlog`.
     BacklogFull,
-    /// `06`: a limit of the broker is reached (memory, store, channels, delayed publications).
+    /// `06`: a limit of the broker, or the user's share of it, is reached (memory, store, channels, delayed publications).
     BrokerFull,
     /// `08`: the message expired before it was safe.
     Expired,

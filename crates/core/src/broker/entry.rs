@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::dedup::Key;
 use super::event::ReplyTo;
+use super::holdings::Owner;
 use super::stage::{Cause, Stage};
 use crate::limits;
 use crate::message::{ConnectionId, DeadLetter, GroupName, Message, MessageId, Timestamp};
@@ -19,6 +20,8 @@ pub(super) struct Entry {
     pub remembered: Option<Key>,
     /// The sender, if it received the channel when it sent the message: the sender must not get it back.
     pub origin: Option<ConnectionId>,
+    /// The user whose memory it takes: the user that has sent it.
+    pub owner: Owner,
     /// Whether the message is in the store. If not, `Broker::unstored` contains the message.
     pub written: bool,
     /// The message was in the store when the broker started after a crash, so it may have been delivered before.

@@ -70,6 +70,8 @@ pub enum ReplyTo {
 pub struct Publish<'a> {
     /// The sending connection, which does not get the message. `None`: not sent by a connection, or the connection has ended.
     pub origin: Option<ConnectionId>,
+    /// The user that sends; empty if anonymous. What the core keeps of the publication counts as this user's.
+    pub user: &'a Arc<str>,
     /// The receiver of the reply.
     pub reply_to: ReplyTo,
     /// The content and the channel. The core copies the content only if it keeps it.
@@ -119,6 +121,8 @@ pub enum ClientKind {
 pub struct Subscribe {
     /// The connection.
     pub connection: ConnectionId,
+    /// The connection's user; empty if anonymous. Channels that the subscription opens count as this user's.
+    pub user: Arc<str>,
     /// The channels; at most [`crate::limits::SUBSCRIPTIONS`], no name twice. Empty: the connection receives nothing any more.
     pub channels: Vec<ChannelName>,
     /// The order in which the channels are served.

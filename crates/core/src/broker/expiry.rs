@@ -54,7 +54,7 @@ impl Broker {
     fn expire_spared(&mut self, message: Message, turn: &mut Turn<'_>) {
         let id = message.id;
         let key = self.channel_keys.get(&message.channel).copied();
-        if key.is_some_and(|key| self.channels[key].loading.is_some()) {
+        if key.is_some_and(|key| self.channels[key].next_page.is_loading()) {
             // The page may contain the message, too, and checks the same tables.
             return;
         }
@@ -75,7 +75,6 @@ impl Broker {
         }
         self.channels[key].paged -= 1;
         let entry = self.stored_entry(message, None);
-        self.bytes += entry.bytes();
         self.expire(key, entry, turn);
         self.to_pump.extend(self.channels.contains(key).then_some(key));
     }
@@ -322,7 +321,7 @@ impl Broker {
 /// contain them and must find them.
 pub(super) fn first_to_expire(channel: &Channel) -> Option<(Timestamp, MessageId)> {
     let mut waiting = channel.expiring.as_ref()?.waiting.iter();
-    waiting.find(|(_, id)| channel.loading.is_none() || !channel.parked.contains_key(id)).copied()
+    waiting.find(|(_, id)| !channel.next_page.is_loading() || !channel.parked.contains_key(id)).copied()
 }
 
 /// Removes a waiting or parked entry that has expired.

@@ -63,14 +63,14 @@ impl Broker {
 
     /// Notes a nack and its reason with a message. Returns true for the first nack.
     fn count_nack(&mut self, entry: &mut Entry, failed: &Failed) -> bool {
-        self.bytes -= entry.bytes();
+        let before = entry.bytes();
         let failures = entry.failures.get_or_insert_default();
         let first = failures.nacks == 0;
         failures.nacks = failures.nacks.saturating_add(1);
         if failed.reason.is_some() {
             failures.reason.clone_from(&failed.reason);
         }
-        self.bytes += entry.bytes();
+        self.recharge(entry, before);
         first
     }
 
@@ -223,11 +223,13 @@ impl Broker {
     /// Gives a message up: moves it to the dead-letter channel, or drops it.
     pub(super) fn give_up(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
         let letter = self.channels[channel].policy.dead_letter.clone();
-        let target = letter.and_then(|name| self.open_channel(&name)).filter(|target| *target != channel);
-        let Some(target) = target else {
+        let Some(letter) = letter.filter(|name| *name != self.channels[channel].name) else {
             self.drop_failed(channel, entry, why, turn);
             return;
         };
+        // Even if its owner holds too many channels: the configuration names few dead-letter channels, and the message would be lost.
+        let known = self.channel_keys.get(&letter).copied();
+        let target = known.unwrap_or_else(|| self.make_channel(&letter, entry.owner));
         let policy = &self.channels[target].policy;
         if !policy.keep {
             self.dead_letter_fleeting(channel, target, entry, turn);
@@ -245,10 +247,10 @@ impl Broker {
             entry.message.receivers = None;
             entry.origin = None;
             entry.suspect = false;
-            self.bytes -= entry.bytes();
+            let before = entry.bytes();
             let reason = entry.failures.take().and_then(|failures| failures.reason);
             entry.message.dead.get_or_insert_with(|| Box::new(DeadLetter { why, channel: from, attempts, reason }));
-            self.bytes += entry.bytes();
+            self.recharge(&entry, before);
             self.count(channel, Metric::DeadLettered, 1);
             self.count(target, Metric::Accepted, 1);
             self.requeue(target, entry, Cause::DeadLettered, turn);

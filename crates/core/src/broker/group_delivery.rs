@@ -172,9 +172,9 @@ impl Broker {
 
     /// Binds a message to groups.
     fn bind(&mut self, entry: &mut Entry, binding: Option<Binding>) {
-        self.bytes -= entry.bytes();
+        let before = entry.bytes();
         entry.failures.get_or_insert_default().binding = binding;
-        self.bytes += entry.bytes();
+        self.recharge(entry, before);
     }
 
     /// Removes a message's binding to groups.
@@ -182,14 +182,14 @@ impl Broker {
         if entry.binding().is_none() {
             return;
         }
-        self.bytes -= entry.bytes();
+        let before = entry.bytes();
         if let Some(failures) = &mut entry.failures {
             failures.binding = None;
             if failures.nacks == 0 {
                 entry.failures = None;
             }
         }
-        self.bytes += entry.bytes();
+        self.recharge(entry, before);
     }
 
     /// Lets a message wait again: for the groups to which it is owed, or at its old position.

@@ -84,7 +84,7 @@ impl Broker {
         let entry = match location {
             Location::Waiting => self.channels[key].unwait(id),
             Location::Parked => self.channels[key].unpark(id),
-            Location::Delayed(due) => match self.delayed.remove(&(due, id)) {
+            Location::Delayed(due) => match self.take_delayed(&(due, id)) {
                 Some(Delayed::Kept(_, entry)) => Some(entry),
                 _ => None,
             },

@@ -51,6 +51,11 @@ impl Broker {
         if self.ended.contains(&connection) {
             return;
         }
+        if self.refuses_subscription(&subscribe, turn) {
+            self.note_connection(connection);
+            self.reply(ReplyTo::Connection(connection), Reply::TooManyChannels, turn);
+            return;
+        }
         let key = self.receiver_key(&subscribe);
         let group = subscribe.group.as_ref();
         self.leave_all_but(key, &subscribe.channels);
@@ -68,10 +73,10 @@ impl Broker {
             if self.is_subscribed(key, name) {
                 continue;
             }
-            let Some(channel) = self.open_channel(name) else {
-                self.reply(ReplyTo::Connection(connection), Reply::TooManyChannels, turn);
-                continue;
-            };
+            let channel = self.channel_keys.get(name).copied().unwrap_or_else(|| {
+                let owner = self.holdings.owner(&subscribe.user);
+                self.make_channel(name, owner)
+            });
             let order = match places.iter().find(|(place, _)| place == name) {
                 Some((_, order)) => *order,
                 None => self.next_order(),

@@ -11,7 +11,8 @@
 
 use std::collections::VecDeque;
 
-use super::channel::Loading;
+use super::holdings::{Kind, Owner};
+use super::next_page::FinishedLoad;
 use super::stage::Cause;
 use super::turn::Turn;
 use super::{Broker, Effect, StoreEffect};
@@ -63,9 +64,21 @@ impl Broker {
         self.settings.memory_budget / 4
     }
 
-    /// Whether a message of `more` bytes must be refused because of memory. Expired messages are removed first; `channel` stays open.
-    pub(super) fn is_memory_full(&mut self, more: usize, channel: Option<usize>, turn: &mut Turn<'_>) -> bool {
-        if self.memory.outside + self.bytes + more <= self.settings.memory_budget / 10 * 9 {
+    /// Whether `owner` is refused `more` bytes: the budget is used up, or memory is nearly full and `owner` holds too much of it.
+    pub(super) fn refuses_bytes(&self, owner: Owner, more: usize) -> bool {
+        let used = self.memory.outside + self.bytes;
+        self.holdings.refuses(owner, Kind::Bytes, more, (used, self.settings.memory_budget))
+    }
+
+    /// Like [`Self::refuses_bytes`]. Expired messages are removed first; `channel` stays open.
+    pub(super) fn is_memory_full(
+        &mut self,
+        more: usize,
+        owner: Owner,
+        channel: Option<usize>,
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        if !self.refuses_bytes(owner, more) {
             return false;
         }
         let hold = |broker: &mut Self, by: i64| {
@@ -76,7 +89,7 @@ impl Broker {
         hold(self, 1);
         self.expire_due(turn);
         hold(self, -1);
-        self.memory.outside + self.bytes + more > self.settings.memory_budget / 10 * 9
+        self.refuses_bytes(owner, more)
     }
 
     /// Asks the store for a channel's next page, or notes the channel for later if memory is short.
@@ -85,7 +98,7 @@ impl Broker {
         let channel = &self.channels[key];
         let has_messages = !channel.waiting.is_empty() || channel.in_flight > 0;
         if self.is_memory_nearly_full() || (has_messages && self.is_used((3, 4))) {
-            if !std::mem::replace(&mut self.channels[key].starved, true) {
+            if !std::mem::replace(&mut self.channels[key].next_page.starved, true) {
                 self.memory.starved.push_back(key);
             }
             self.deadlines.relief.get_or_insert(turn.now.after(limits::RELIEF_EVERY));
@@ -95,11 +108,9 @@ impl Broker {
             self.settings.bounds.page(short),
             if short { self.settings.bounds.short_page_bytes } else { limits::PAGE_BYTES },
         );
-        let most = bytes + limit * limits::ENTRY_BYTES;
-        self.memory.loading += most;
         let channel = &mut self.channels[key];
-        let (cover, asked) = (channel.last_paged, turn.now.0 as u32);
-        channel.loading = Some(Loading { cover, stale: false, asked, most: u32::try_from(most).unwrap_or(u32::MAX) });
+        let cover = channel.last_paged;
+        self.memory.loading += channel.next_page.begin(cover, turn.now, bytes + limit * limits::ENTRY_BYTES);
         // After the appends of this turn, because the page may include them.
         self.flush_store(turn);
         let channel = &self.channels[key];
@@ -112,10 +123,10 @@ impl Broker {
     }
 
     /// Ends a channel's read of a page.
-    pub(super) fn end_loading(&mut self, key: usize) -> Option<Loading> {
-        let loading = self.channels[key].loading.take()?;
-        self.memory.loading -= loading.most as usize;
-        Some(loading)
+    pub(super) fn end_loading(&mut self, key: usize) -> Option<FinishedLoad> {
+        let finished = self.channels[key].next_page.end()?;
+        self.memory.loading -= finished.most;
+        Some(finished)
     }
 
     /// While memory is short: makes stored messages leave memory, a few channels in each turn. Afterwards: continues with the channels whose pages
@@ -138,7 +149,7 @@ impl Broker {
             }
             let Some(key) = self.memory.starved.pop_front() else { break };
             if let Some(channel) = self.channels.get_mut(key) {
-                channel.starved = false;
+                channel.next_page.starved = false;
                 self.to_pump.push(key);
             }
         }
@@ -150,14 +161,14 @@ impl Broker {
     /// (Tests.) Returns the channels whose next page is not read because memory is short.
     #[cfg(test)]
     pub(super) fn starved(&self) -> std::collections::BTreeSet<String> {
-        let starved = self.channels.iter().filter(|(_, channel)| channel.starved);
+        let starved = self.channels.iter().filter(|(_, channel)| channel.next_page.starved);
         starved.map(|(_, channel)| channel.name.to_string()).collect()
     }
 
     /// (Tests.) Whether a channel's next page is not read because memory is short.
     #[cfg(test)]
     pub(super) fn is_starved(&self, key: usize) -> bool {
-        self.channels[key].starved && self.memory.starved.contains(&key) && self.deadlines.relief.is_some()
+        self.channels[key].next_page.starved && self.memory.starved.contains(&key) && self.deadlines.relief.is_some()
     }
 
     /// Makes the stored messages at the end of a channel's backlog leave memory, down to a small page.
@@ -172,7 +183,7 @@ impl Broker {
             return;
         }
         for mut entry in paged {
-            self.bytes -= entry.bytes();
+            self.uncharge(&entry);
             self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
         }
         self.sweep_later(turn.now);

@@ -23,6 +23,7 @@
 mod audit;
 mod bounds;
 mod channel;
+mod channel_table;
 mod confirm;
 mod counters;
 mod deadlines;
@@ -39,6 +40,7 @@ mod flight;
 mod group_delivery;
 mod group_shares;
 mod groups;
+mod holdings;
 mod id_table;
 mod journey;
 mod late;
@@ -46,6 +48,7 @@ mod late_refusal;
 mod member;
 mod membership;
 mod memory;
+mod next_page;
 mod pending;
 mod preference;
 mod publish;
@@ -88,6 +91,7 @@ use deadlines::{Deadlines, Timer};
 use dedup::Dedup;
 use entry::{Entry, Held, Unstored};
 use flight::Flight;
+use holdings::{Holdings, Owner};
 use id_table::IdTable;
 use memory::Memory;
 use pending::Pending;
@@ -105,7 +109,12 @@ enum Delayed {
     /// A message of a kept channel; with the channel's key.
     Kept(usize, Entry),
     /// A publication to a channel that is not kept.
-    Fleeting { publication: Box<Publication<'static>>, origin: Option<ConnectionId>, receivers: Option<u32> },
+    Fleeting {
+        publication: Box<Publication<'static>>,
+        origin: Option<ConnectionId>,
+        receivers: Option<u32>,
+        owner: Owner,
+    },
 }
 
 /// The name of a connection, and the positions (channel and order) that the connection takes over from its predecessor when it subscribes.
@@ -188,9 +197,11 @@ pub struct Broker {
     restored_up_to: MessageId,
     /// See [`Restored::suspect_up_to`].
     suspect_up_to: MessageId,
-    /// Bytes of entries in memory.
+    /// Bytes of entries in memory, of delayed publications and of channels.
     bytes: usize,
     memory: Memory,
+    /// The same by user.
+    holdings: Holdings,
     appends: Vec<Message>,
     replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
     removals: Vec<MessageId>,
@@ -243,6 +254,7 @@ impl Broker {
             suspect_up_to: restored.suspect_up_to,
             bytes: 0,
             memory: Memory::default(),
+            holdings: Holdings::default(),
             appends: Vec::new(),
             replacements: Vec::new(),
             removals: Vec::new(),
@@ -410,35 +422,6 @@ impl Broker {
         if self.deadlines.sweep.is_some_and(|at| at <= turn.now) {
             self.deadlines.sweep = None;
             self.sweep(turn);
-        }
-    }
-
-    fn policy_of(&self, name: &ChannelName) -> Arc<ChannelPolicy> {
-        self.policies[self.settings.policies.position(name)].clone()
-    }
-
-    /// Returns the key of the channel with this name, and makes the channel if it does not exist. `None` if there are too many channels.
-    fn open_channel(&mut self, name: &ChannelName) -> Option<usize> {
-        if let Some(key) = self.channel_keys.get(name) {
-            return Some(*key);
-        }
-        if self.channels.len() >= limits::CHANNELS {
-            return None;
-        }
-        let policy = self.policy_of(name);
-        let key = self.channels.insert(Channel::new(name.clone(), policy));
-        self.channel_keys.insert(name.clone(), key);
-        Some(key)
-    }
-
-    /// Removes a channel without receivers and messages.
-    fn close_if_unused(&mut self, key: usize) {
-        if self.channels.get(key).is_some_and(Channel::is_unused) {
-            self.last_sender = None;
-            self.disarm_expiry(key);
-            let channel = self.channels.remove(key);
-            self.channel_keys.remove(&channel.name);
-            self.to_pump.retain(|other| *other != key);
         }
     }
 

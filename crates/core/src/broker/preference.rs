@@ -116,9 +116,9 @@ impl Channel {
     /// Returns the time until which a receiver waits for a page of `page` messages that is being read, or about to be. `None` if there is
     /// no such page or the wait is over.
     fn page_until(&self, now: Timestamp, page: usize) -> Option<Timestamp> {
-        let waited = match self.loading {
-            Some(loading) => Duration::from_millis(u64::from((now.0 as u32).wrapping_sub(loading.asked))),
-            None if self.wants_page(page) && !self.starved => Duration::ZERO,
+        let waited = match self.next_page.asked() {
+            Some(asked) => Duration::from_millis(u64::from((now.0 as u32).wrapping_sub(asked))),
+            None if self.wants_page(page) && !self.next_page.starved => Duration::ZERO,
             None => return None,
         };
         let left = limits::PREFERENCE_WAIT.saturating_sub(waited);

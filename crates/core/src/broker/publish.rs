@@ -4,7 +4,9 @@ use smallvec::SmallVec;
 
 use super::counters::Metric;
 use super::dedup::{Key, Seen};
+use super::delay::fleeting_bytes;
 use super::entry::{Entry, Location, Unstored, WriteState, expires_at};
+use super::holdings::Owner;
 use super::pending::{Fate, Pending};
 use super::receiver::Receiver;
 use super::stage::{Cause, Stage};
@@ -104,16 +106,17 @@ impl Broker {
         let Publish { origin, reply_to, publication, receivers, delay, .. } = *publish;
         let mut served = 0;
         if let Some(delay) = delay.filter(|delay| !delay.is_zero()) {
-            if self.delayed.len() >= limits::DELAYED || self.is_memory_full(publication.frame.len(), None, turn) {
+            let (owner, bytes) = (self.holdings.owner(publish.user), fleeting_bytes(publication));
+            if self.refuses_delayed(owner, 1) || self.is_memory_full(bytes, owner, None, turn) {
                 self.count(known, Metric::Refused, publication.messages.len() as u64);
                 self.reply(reply_to, refused(publish, Refusal::BrokerFull), turn);
                 return;
             }
-            self.bytes += publication.frame.len();
+            self.charge_bytes(owner, bytes);
             let key = (turn.now.after(delay), self.next_id());
             self.remember(remember, publish, turn);
             let publication = Box::new(publication.to_owned());
-            self.delayed.insert(key, Delayed::Fleeting { publication, origin, receivers });
+            self.insert_delayed(key, Delayed::Fleeting { publication, origin, receivers, owner });
         } else {
             self.remember(remember, publish, turn);
             let count = publication.messages.len();
@@ -193,7 +196,8 @@ impl Broker {
         let publication = &publish.publication;
         let (count, size) =
             (publication.messages.len(), publication.messages.iter().map(ExactSizeIterator::len).sum::<usize>());
-        let key = known.or_else(|| self.open_channel(&publication.channel)).ok_or(Refusal::BrokerFull)?;
+        let key = known.or_else(|| self.open_channel_for(&publication.channel, publish.user, turn));
+        let key = key.ok_or(Refusal::BrokerFull)?;
         let channel = &self.channels[key];
         let delay = publish.delay.filter(|delay| !delay.is_zero());
         let ttl = publish.ttl.unwrap_or(channel.policy.ttl);
@@ -203,8 +207,8 @@ impl Broker {
         if self.is_backlog_full(key, count as u64, turn.now) {
             return Err(Refusal::BacklogFull);
         }
-        if self.is_memory_full(size, Some(key), turn)
-            || (delay.is_some() && self.delayed.len() + count > limits::DELAYED)
+        let owner = self.holdings.owner(publish.user);
+        if self.is_memory_full(size, owner, Some(key), turn) || (delay.is_some() && self.refuses_delayed(owner, count))
         {
             return Err(Refusal::BrokerFull);
         }
@@ -215,7 +219,7 @@ impl Broker {
         }
         self.count(key, Metric::Accepted, count as u64);
         let pending = self.pend(publish, id, count);
-        let entries = self.entries(publish, key, (id, pending), turn);
+        let entries = self.entries(publish, (key, owner), (id, pending), turn);
         if let Some(delay) = delay {
             let due = turn.now.after(delay);
             for mut entry in entries {
@@ -264,7 +268,7 @@ impl Broker {
     fn entries(
         &mut self,
         publish: &Publish<'_>,
-        channel: usize,
+        (channel, owner): (usize, Owner),
         (remembered, pending): (Option<Key>, Option<usize>),
         turn: &Turn<'_>,
     ) -> SmallVec<[Entry; 1]> {
@@ -304,12 +308,13 @@ impl Broker {
                 message,
                 remembered,
                 origin,
+                owner,
                 written: false,
                 suspect: false,
                 stage: Stage::Outside,
                 failures: None,
             };
-            self.bytes += entry.bytes();
+            self.charge(&entry);
             entries.push(entry);
         }
         entries
@@ -359,8 +364,10 @@ impl Broker {
         let (page, bytes) = (self.settings.bounds.page(self.is_memory_short()), self.burst_bytes());
         let id = entry.message.id;
         let channel = &mut self.channels[key];
-        let soon =
-            !channel.members.is_empty() && channel.paged == 0 && channel.loading.is_none() && channel.parked.is_empty();
+        let soon = !channel.members.is_empty()
+            && channel.paged == 0
+            && !channel.next_page.is_loading()
+            && channel.parked.is_empty();
         if soon && !channel.page_is_full(page, bytes) {
             self.wait(key, entry, cause);
             self.schedule_write(id, turn);
@@ -383,7 +390,7 @@ impl Broker {
         let channel = &mut self.channels[key];
         if let Some(mut entry) = channel.unwait(id) {
             channel.page_out(id, entry.origin);
-            self.bytes -= entry.bytes();
+            self.uncharge(&entry);
             self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
             self.sweep_later(turn.now);
         }
@@ -399,7 +406,7 @@ impl Broker {
     ) {
         self.end_journey(key, &mut entry, cause);
         let (id, expires) = (entry.message.id, entry.message.expires);
-        self.bytes -= entry.bytes();
+        self.uncharge(&entry);
         let had_row = if entry.written {
             self.removals.push(id);
             true

@@ -47,10 +47,8 @@ impl Broker {
         if self.sweeping {
             self.expired_early.insert(old);
         }
-        if let Some(channel) = self.channels.get_mut(channel).filter(|channel| old > channel.cursor)
-            && let Some(loading) = &mut channel.loading
-        {
-            loading.stale = true;
+        if let Some(channel) = self.channels.get_mut(channel).filter(|channel| old > channel.cursor) {
+            channel.next_page.make_stale();
         }
     }
 

@@ -84,6 +84,8 @@ fn every_guarantee_holds_in_every_interleaving() {
                 all.late += tally.late;
                 all.spared += tally.spared;
                 all.preferred += tally.preferred;
+                all.refused += tally.refused;
+                all.shared += tally.shared;
             }
             Err(panic) => {
                 eprintln!("seed {seed} fails; replay it with: WSMB_SEED={seed} cargo test -p wsmb-core simulation");
@@ -91,7 +93,7 @@ fn every_guarantee_holds_in_every_interleaving() {
             }
         }
     }
-    let Tally { confirmed, by_leaving, left, unconfirmed, late, spared, preferred } = all;
+    let Tally { confirmed, by_leaving, left, unconfirmed, late, spared, preferred, refused, shared } = all;
     assert!(confirmed > 0, "no message was confirmed, so the simulation tests nothing");
     let whole = seeds().count() >= 1_000;
     assert!(
@@ -99,5 +101,6 @@ fn every_guarantee_holds_in_every_interleaving() {
         "the ends of connections were not tested: {all:?}"
     );
     assert!(!whole || preferred > 0, "the preference among channels was not tested: {all:?}");
+    assert!(!whole || (refused > 1_000 && shared > 1_000), "shares were not tested: {all:?}");
     assert!(!whole || (late > 0 && spared > 0), "expired dead letters were not tested: {all:?}");
 }

@@ -1,8 +1,9 @@
 //! The core's side of the store: which messages are written at which time, and how the store's answers are handled.
 
-use super::channel::{Channel, Loading};
 use super::counters::Metric;
 use super::entry::{Entry, Location, WriteState};
+use super::holdings::Owner;
+use super::next_page::FinishedLoad;
 use super::pending::Fate;
 use super::stage::{Cause, Stage};
 use super::{Broker, Delayed, Effect, Restored, StoreEffect, Turn};
@@ -14,32 +15,27 @@ impl Broker {
     pub(super) fn restore(&mut self, restored: Restored) {
         for summary in restored.channels {
             // The bound on channels limits what clients create. Stored channels are always restored.
-            let policy = self.policy_of(&summary.channel);
-            let mut channel = Channel::new(summary.channel.clone(), policy);
+            let key = self.make_channel(&summary.channel, Owner::NOBODY);
+            let channel = &mut self.channels[key];
             channel.paged = summary.messages;
             channel.unsettled = summary.messages;
             channel.last_paged = summary.last;
             for (expires, messages) in summary.expiries {
-                channel.expiring.get_or_insert_default().restored.add(
-                    expires,
-                    messages,
-                    self.settings.bounds.expiry_buckets,
-                );
+                let expiries = &mut channel.expiring.get_or_insert_default().restored;
+                expiries.add(expires, messages, self.settings.bounds.expiry_buckets);
             }
-            let key = self.channels.insert(channel);
-            self.channel_keys.insert(summary.channel, key);
             self.count(key, Metric::Accepted, summary.messages);
         }
         for message in restored.delayed {
             let Some(due) = message.due else { continue };
-            let Some(key) = self.open_channel(&message.channel) else { continue };
+            let known = self.channel_keys.get(&message.channel).copied();
+            let key = known.unwrap_or_else(|| self.make_channel(&message.channel, Owner::NOBODY));
             let id = message.id;
             self.count_in(key, id, message.expires);
             self.count(key, Metric::Accepted, 1);
             let mut entry = self.stored_entry(message, None);
-            self.bytes += entry.bytes();
             self.transition(key, &mut entry, Location::Delayed(due), Cause::Restored);
-            self.delayed.insert((due, id), Delayed::Kept(key, entry));
+            self.insert_delayed((due, id), Delayed::Kept(key, entry));
         }
         self.dedup.restore(restored.publications, restored.ids);
         if !self.channels.is_empty() {
@@ -48,12 +44,15 @@ impl Broker {
         }
     }
 
-    /// Makes the entry of a message that was read from the store.
-    pub(super) fn stored_entry(&self, message: Message, origin: Option<ConnectionId>) -> Entry {
+    /// Makes the entry of a message that was read from the store, and counts its bytes.
+    pub(super) fn stored_entry(&mut self, message: Message, origin: Option<ConnectionId>) -> Entry {
         let remembered = message.publication.as_ref().map(|id| self.dedup.key(message.first_channel(), id));
         // The message may have been delivered before the crash without a count; a delayed one that came due even under a new id.
         let suspect = message.id <= self.suspect_up_to;
-        Entry { message, remembered, origin, written: true, suspect, stage: Stage::Paged, failures: None }
+        let (owner, stage) = (self.holdings.owner_of(&message), Stage::Paged);
+        let entry = Entry { message, remembered, origin, owner, written: true, suspect, stage, failures: None };
+        self.charge(&entry);
+        entry
     }
 
     /// Asks the store to write a message, unless it was asked before.
@@ -71,8 +70,8 @@ impl Broker {
         };
         let channel = self.channels.get(unstored.channel);
         let entry = match unstored.location {
-            Location::Waiting => channel.and_then(|channel| channel.waiting.get(&id)),
-            Location::Parked => channel.and_then(|channel| channel.parked.get(&id)),
+            Location::Waiting => channel.and_then(|channel| channel.waiting.get(&id)).map(|entry| &**entry),
+            Location::Parked => channel.and_then(|channel| channel.parked.get(&id)).map(|entry| &**entry),
             Location::Flight(key) => {
                 self.flights.get(key).and_then(|flight| flight.entries.iter().find(|entry| entry.message.id == id))
             }
@@ -180,11 +179,11 @@ impl Broker {
         let (channel, id) = (&mut self.channels[key], entry.message.id);
         self.to_pump.push(key);
         // Also while a page is being read, because the page may contain the message.
-        let follows_paged = channel.paged > 0 || channel.loading.is_some() || channel.page_is_full(page, bytes);
+        let follows_paged = channel.paged > 0 || channel.next_page.is_loading() || channel.page_is_full(page, bytes);
         if follows_paged && id > channel.cursor {
             channel.page_out(id, entry.origin);
             self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
-            self.bytes -= entry.bytes();
+            self.uncharge(&entry);
             self.sweep_later(turn.now);
         } else if entry.expired(turn.now) {
             // It may have expired while it was parked and a page was being read.
@@ -216,7 +215,7 @@ impl Broker {
             self.append(id);
         }
         for (key, channel) in &mut self.channels {
-            if std::mem::take(&mut channel.load_failed) {
+            if channel.next_page.retry() {
                 self.to_pump.push(key);
             }
         }
@@ -225,7 +224,7 @@ impl Broker {
     /// Handles a page of a channel's backlog.
     pub(super) fn loaded(&mut self, name: &ChannelName, messages: Vec<Message>, complete: bool, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
-        let Some(Loading { cover, stale, .. }) = self.end_loading(key) else { return };
+        let Some(FinishedLoad { cover, stale, .. }) = self.end_loading(key) else { return };
         self.to_pump.push(key);
         self.page_arrived(key);
         if stale {
@@ -259,7 +258,6 @@ impl Broker {
             let channel = &mut self.channels[key];
             let origin = channel.paged_origin(message.id);
             let entry = self.stored_entry(message, origin);
-            self.bytes += entry.bytes();
             if entry.expired(turn.now) {
                 self.expire(key, entry, turn);
             } else {
@@ -282,8 +280,7 @@ impl Broker {
     pub(super) fn load_failed(&mut self, name: &ChannelName, turn: &mut Turn<'_>) {
         let Some(key) = self.channel_keys.get(name).copied() else { return };
         self.end_loading(key);
-        let channel = &mut self.channels[key];
-        channel.load_failed = true;
+        self.channels[key].next_page.fail();
         self.arm_retry(turn.now);
         self.page_arrived(key);
         self.close_if_unused(key);
@@ -301,12 +298,11 @@ impl Broker {
         let paged = std::mem::take(&mut channel.paged);
         channel.unsettled -= paged;
         channel.cursor = self.last_id;
-        if let Some(loading) = &mut channel.loading {
-            loading.stale = true;
-        }
+        channel.next_page.make_stale();
         channel.waiting_bytes = 0;
-        let mut entries: Vec<Entry> = std::mem::take(&mut channel.waiting).into_values().collect();
-        entries.extend(std::mem::take(&mut channel.parked).into_values());
+        let waiting = std::mem::take(&mut channel.waiting).into_values();
+        let parked = std::mem::take(&mut channel.parked).into_values();
+        let mut entries: Vec<Entry> = waiting.chain(parked).map(|entry| *entry).collect();
         if let Some(expiring) = &mut channel.expiring {
             expiring.waiting.clear();
         }
@@ -325,7 +321,7 @@ impl Broker {
             .map(|(at, _)| *at)
             .collect();
         for at in due {
-            if let Some(Delayed::Kept(_, entry)) = self.delayed.remove(&at) {
+            if let Some(Delayed::Kept(_, entry)) = self.take_delayed(&at) {
                 entries.push(entry);
             }
         }

@@ -14,6 +14,7 @@ use crate::policy::{ChannelPolicy, Policies};
 mod confirming;
 mod expired;
 mod groups;
+mod holdings;
 mod preference;
 mod refusals;
 mod replies;
@@ -23,8 +24,11 @@ struct Scene {
     broker: Broker,
     now: Timestamp,
     effects: Effects,
+    /// The user that publishes.
+    user: &'static str,
     /// Publications without an id ask for a reply, too.
     answer: bool,
+    delay: Option<Duration>,
 }
 
 fn name(text: &str) -> ChannelName {
@@ -36,7 +40,7 @@ impl Scene {
         let policies = Policies { named: vec![(WildMatch::new("sms"), policy)], default: ChannelPolicy::default() };
         let settings = Settings { policies, bounds: Bounds::TIGHT, ..Settings::default() };
         let broker = Broker::new(settings, Restored::default());
-        Self { broker, now: Timestamp(1_000), effects: Effects::default(), answer: false }
+        Self { broker, now: Timestamp(1_000), effects: Effects::default(), user: "app", answer: false, delay: None }
     }
 
     fn new() -> Self {
@@ -112,13 +116,14 @@ impl Scene {
         };
         self.handle(Event::Publish(&Publish {
             origin,
+            user: &Arc::from(self.user),
             reply_to,
             publication: &publication,
             receivers: None,
             id: id.map(|id| PublicationId::new("app", id)),
             answer: self.answer,
             ttl: None,
-            delay: None,
+            delay: self.delay,
         }))
     }
 }
@@ -127,6 +132,7 @@ impl Scene {
 fn modern(connection: u64, channels: &[&str], ack: AckMode, prefetch: Option<u32>) -> Subscribe {
     Subscribe {
         connection: ConnectionId(connection),
+        user: Arc::from("app"),
         channels: channels.iter().map(|channel| name(channel)).collect(),
         ack,
         prefetch,
@@ -463,5 +469,6 @@ fn a_sending_member_does_not_make_the_only_receiver_outrun() {
 #[test]
 fn an_idle_receiver_and_its_channel_are_small() {
     assert!(size_of::<Receiver>() <= 96, "a receiver: {} bytes", size_of::<Receiver>());
-    assert!(size_of::<Channel>() <= 208, "a channel: {} bytes", size_of::<Channel>());
+    assert!(size_of::<Channel>() <= 216, "a channel: {} bytes", size_of::<Channel>());
+    assert!(size_of::<Entry>() <= 200, "a message in memory: {} bytes", size_of::<Entry>());
 }

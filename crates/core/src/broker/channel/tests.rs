@@ -17,7 +17,16 @@ fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> E
         deliveries: 0,
         dead: None,
     };
-    Entry { message, remembered: None, origin, written: false, suspect: false, stage: Stage::Waiting, failures: None }
+    Entry {
+        message,
+        remembered: None,
+        origin,
+        owner: Owner::NOBODY,
+        written: false,
+        suspect: false,
+        stage: Stage::Waiting,
+        failures: None,
+    }
 }
 
 fn channel() -> Channel {

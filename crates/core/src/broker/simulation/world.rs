@@ -8,6 +8,7 @@ mod fanout;
 mod preference;
 mod restart;
 mod senders;
+mod shares;
 mod truth;
 
 use std::borrow::Cow;
@@ -149,6 +150,10 @@ pub(super) struct Tally {
     pub spared: u64,
     /// Deliveries to receivers of which another channel might have gone first.
     pub preferred: u64,
+    /// Publications and subscriptions that were refused, because their user held too much or nothing was left.
+    pub refused: u64,
+    /// Publications that were accepted although at least 90 % of a bound were used.
+    pub shared: u64,
 }
 
 /// A publication with an id: its sender waits for the answer, or has it.
@@ -196,6 +201,12 @@ pub(super) struct World {
     missing_allowed: u64,
     /// The messages of the last publication.
     sending: Vec<u64>,
+    /// The running publication asks for room.
+    asked: Option<shares::Ask>,
+    /// The connection whose last subscription was refused.
+    too_many_channels: Option<ConnectionId>,
+    /// Users send many delayed messages.
+    hoards: bool,
     /// The last id that the store held when the broker started.
     restored_up_to: MessageId,
     /// The number of messages that the broker has reported as dropped.
@@ -274,7 +285,12 @@ impl Client {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut random = Random(seed);
-        let settings = settings(&mut random);
+        let mut settings = settings(&mut random);
+        let hoards = random.chance(30);
+        if hoards {
+            settings.bounds.channels = 10;
+            settings.memory_budget = 40 * limits::ENTRY_BYTES;
+        }
         let store = SimStore::default();
         let id_bound = random.chance(50).then_some(restart::FEW_IDS);
         Self {
@@ -303,6 +319,9 @@ impl World {
             tally: Tally::default(),
             missing_allowed: 0,
             sending: Vec::new(),
+            asked: None,
+            too_many_channels: None,
+            hoards,
             restored_up_to: MessageId(0),
             dropped: 0,
             dropped_before: 0,
@@ -353,6 +372,7 @@ impl World {
             let waits = !client.has_automatic() || silent <= self.settings.confirm_timeout;
             assert!(waits, "{id:?} is connected and has confirmed nothing for {silent:?}");
         }
+        self.check_owners();
         self.check_late();
         self.check_owed();
         self.check_waiting();

@@ -33,6 +33,7 @@ impl Scene {
         let publication = &publication;
         self.handle(Event::Publish(&Publish {
             origin: Some(connection),
+            user: &Arc::from("app"),
             reply_to: ReplyTo::Connection(connection),
             publication,
             receivers: None,

@@ -34,7 +34,7 @@ fn scene_on(restored: Restored, dead: ChannelPolicy) -> Scene {
     let named = vec![(WildMatch::new("sms"), dying()), (WildMatch::new("dead"), dead)];
     let policies = Policies { named, default: ChannelPolicy::default() };
     let broker = Broker::new(Settings { policies, bounds: Bounds::TIGHT, ..Settings::default() }, restored);
-    Scene { broker, now: Timestamp(1_000), effects: Effects::default(), answer: false }
+    Scene { broker, now: Timestamp(1_000), effects: Effects::default(), user: "app", answer: false, delay: None }
 }
 
 /// Returns the dead letters that the effects write to the store: their texts and origins.

@@ -50,7 +50,7 @@ fn stored() -> Scene {
         ..Restored::default()
     };
     let broker = Broker::new(Settings::default(), restored);
-    Scene { broker, now: Timestamp(1_000), effects: Effects::default(), answer: false }
+    Scene { broker, now: Timestamp(1_000), effects: Effects::default(), user: "app", answer: false, delay: None }
 }
 
 const BOTH: [&str; 2] = ["otp", "bulk"];

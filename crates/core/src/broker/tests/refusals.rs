@@ -18,6 +18,7 @@ impl Scene {
         };
         self.handle(Event::Publish(&Publish {
             origin: None,
+            user: &Arc::from("app"),
             reply_to: ReplyTo::Connection(ConnectionId(100)),
             publication: &publication,
             receivers: None,

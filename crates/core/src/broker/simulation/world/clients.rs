@@ -55,33 +55,41 @@ impl World {
         }
         let prefetch = [Some(1), Some(2), Some(4), None, None, None][self.random.below(6) as usize];
         let receiver = self.random.chance(10).then(|| self.receiver_name());
+        let manual = self.random.chance(50);
+        let group = [Some("g"), Some("h"), Some("g"), None, None, None][self.random.below(6) as usize];
+        let order = if self.random.chance(30) { Order::Fair } else { Order::List };
+        let prefers = channels.len() > 1 && order == Order::List;
+        let prefetch = prefetch.or_else(|| prefers.then_some(1));
+        let subscribe = Subscribe {
+            connection,
+            user: Arc::from(restart::user_of(connection)),
+            channels: channels.iter().map(|channel| name(channel)).collect(),
+            ack: if manual { AckMode::Manual } else { AckMode::Automatic },
+            prefetch,
+            client: self.clients[&connection].kind,
+            receiver,
+            group: group.map(GroupName::from),
+            order,
+        };
+        self.too_many_channels = None;
+        if self.must_refuse_channels(connection, &channels) {
+            // The broker answers, and changes nothing.
+            self.handle(Event::Subscribe(subscribe));
+            assert_eq!(self.too_many_channels, Some(connection), "{connection:?} has opened too many channels");
+            self.tally.refused += 1;
+            return;
+        }
         let Some(client) = self.clients.get_mut(&connection) else { return };
-        client.manual = self.random.chance(50);
-        client.group = [Some("g"), Some("h"), Some("g"), None, None, None][self.random.below(6) as usize];
-        let group = client.group.map(GroupName::from);
-        client.proven |= client.manual;
+        (client.manual, client.group, client.prefetch, client.order) = (manual, group, prefetch, order);
+        client.proven |= manual;
         client.channels = channels.iter().cloned().collect();
+        (client.list, client.served) = (channels.clone(), None);
         for record in self.model.messages.values_mut() {
             // After the client has left the channel, it may get its own messages.
             record.sender_receives &= record.sender != connection || channels.contains(&record.channel);
         }
-        client.order = if self.random.chance(30) { Order::Fair } else { Order::List };
-        (client.list, client.served) = (channels.clone(), None);
-        let (order, prefers) = (client.order, channels.len() > 1 && client.order == Order::List);
-        client.prefetch = prefetch.or_else(|| prefers.then_some(1));
-        let kind = client.kind;
-        let ack = if client.manual { AckMode::Manual } else { AckMode::Automatic };
-        let channels = channels.iter().map(|channel| name(channel)).collect();
-        self.handle(Event::Subscribe(Subscribe {
-            connection,
-            channels,
-            ack,
-            prefetch,
-            client: kind,
-            receiver,
-            group,
-            order,
-        }));
+        self.handle(Event::Subscribe(subscribe));
+        assert_eq!(self.too_many_channels, None, "{connection:?} was refused channels, and there is room");
     }
 
     pub(super) fn pong(&mut self) {

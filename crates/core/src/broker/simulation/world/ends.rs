@@ -22,7 +22,8 @@ impl World {
         let times = fresh.policies.clone();
         // A pause that has begun goes on.
         self.paused_until = self.paused_until.max(self.now.after(self.settings.delay));
-        self.settings = Settings { policies: self.settings.policies.clone(), ..fresh };
+        let Settings { policies, bounds, memory_budget, .. } = self.settings.clone();
+        self.settings = Settings { policies, bounds, memory_budget, ..fresh };
         let Policies { named, default } = &mut self.settings.policies;
         default.receivers = self.random.below(2) as u32;
         for ((pattern, policy), (_, new)) in named.iter_mut().zip(&times.named) {
@@ -115,6 +116,7 @@ impl World {
     pub fn finish(mut self) -> Tally {
         self.store.failing = false;
         self.memory = 0;
+        self.lift_bounds();
         if !self.store.hidden_rows.is_empty() {
             // Rows whose write was reported as failed are found at the next start.
             self.crash();
@@ -137,6 +139,7 @@ impl World {
         let client = self.clients[&connection].kind;
         self.handle(Event::Subscribe(Subscribe {
             connection,
+            user: Arc::from(restart::user_of(connection)),
             channels,
             ack: AckMode::Automatic,
             prefetch: Some(limits::PREFETCH),

@@ -9,7 +9,7 @@ pub(super) const FEW_IDS: usize = 24;
 /// The largest sum of steps of the wall clock that is allowed for.
 const CORRECTION: Duration = Duration::from_secs(10);
 
-const USERS: [&str; 3] = ["u", "v", "w"];
+pub(super) const USERS: [&str; 3] = ["u", "v", "w"];
 
 /// Returns the user name of a connection.
 pub(super) fn user_of(connection: ConnectionId) -> &'static str {

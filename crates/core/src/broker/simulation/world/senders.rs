@@ -12,7 +12,10 @@ impl World {
         let id = self.random.chance(40).then(|| format!("p{}", numbers[0]));
         let answer = id.is_none() && !self.unnamed_senders.contains_key(&connection) && self.random.chance(20);
         let ttl = self.random.chance(15).then(|| Duration::from_millis(50 + self.random.below(2_000)));
-        let delay = self.random.chance(10).then(|| Duration::from_millis(1 + self.random.below(1_500)));
+        let delay = self
+            .random
+            .chance(if self.hoards { 60 } else { 10 })
+            .then(|| Duration::from_millis(1 + self.random.below(1_500)));
         let receivers = self.random.chance(15).then(|| self.random.below(3) as u32);
         let policy = self.settings.policies.of(&name(&channel)).clone();
         let life = ttl.unwrap_or(policy.ttl);
@@ -52,7 +55,9 @@ impl World {
         } else if answer {
             self.unnamed_senders.insert(connection, numbers.clone());
         }
+        self.ask(connection, &channel, &numbers, delay.is_some());
         self.send(connection, &channel, &numbers, (id.as_deref(), answer), (receivers, ttl, delay));
+        self.check_ask();
     }
 
     pub(super) fn send(
@@ -83,6 +88,7 @@ impl World {
         };
         let publish = Publish {
             origin: Some(connection),
+            user: &Arc::from(restart::user_of(connection)),
             reply_to: ReplyTo::Connection(connection),
             publication: &publication,
             receivers,
@@ -132,8 +138,12 @@ impl World {
         if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
             self.refused_as_full();
         }
-        if let Reply::Refused { refusal: Refusal::BrokerFull, .. } = reply {
-            assert!(self.memory >= 90, "a publication was refused, and {} % of the memory are used", self.memory);
+        if let (Reply::Refused { refusal, .. }, Some(ask)) = (reply, &mut self.asked) {
+            ask.refused |= *refusal == Refusal::BrokerFull;
+            ask.otherwise |= *refusal != Refusal::BrokerFull;
+            for number in &self.sending {
+                self.model.messages.get_mut(number).expect("a message that was sent").refused = true;
+            }
         }
         let (id, accepted, first) = match reply {
             Reply::Accepted { id, duplicate, .. } => (id, true, !duplicate),
@@ -143,7 +153,10 @@ impl World {
                 self.unknown += 1;
                 return;
             }
-            Reply::TooManyChannels => panic!("there are not that many channels"),
+            Reply::TooManyChannels => {
+                self.too_many_channels = Some(to);
+                return;
+            }
         };
         let mut unsure = false;
         let numbers = match id {

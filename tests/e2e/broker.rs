@@ -277,6 +277,13 @@ impl Broker {
         threads.flatten().filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok()).collect()
     }
 
+    /// The id of the broker's process.
+    #[cfg(target_os = "linux")]
+    #[allow(dead_code)] // Not for tests/proxies.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn log(&self) -> Log {
         self.log.clone()
     }

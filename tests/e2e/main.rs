@@ -35,6 +35,8 @@ mod legacy_clients;
 mod lifecycle;
 mod live_rights;
 mod manual_ack;
+#[cfg(target_os = "linux")] // /proc.
+mod memory;
 mod origins;
 mod outage;
 mod php;

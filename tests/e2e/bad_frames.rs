@@ -11,7 +11,7 @@ fn first(byte: u8) -> Vec<u8> {
 }
 
 /// Name, sent bytes, and the code of the close frame that answers them.
-fn cases() -> Vec<(&'static str, Vec<u8>, u16)> {
+pub fn cases() -> Vec<(&'static str, Vec<u8>, u16)> {
     let part = |byte: u8, payload: &[u8]| frame_with(byte, Length::Minimal, MASK, payload);
     let huge_header = [&[0x82, 0xff][..], &(1u64 << 40).to_be_bytes(), &[1, 2, 3, 4]].concat();
     let over_63_bits = [&[0x82, 0xff][..], &u64::MAX.to_be_bytes(), &[1, 2, 3, 4]].concat();

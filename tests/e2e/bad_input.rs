@@ -177,13 +177,21 @@ fn text_of(code: &str) -> &'static str {
     }
 }
 
+/// The text of every invalid command.
+pub fn invalid_commands() -> impl Iterator<Item = String> {
+    cases().into_iter().map(|case| case.sent)
+}
+
+fn cases() -> Vec<Case> {
+    [unreadable_commands(), wrong_channels(), wrong_members(), too_much()].into_iter().flatten().collect()
+}
+
 #[test]
 fn every_bad_command_gets_its_answer_and_the_connection_stays_open() {
     let mut broker = Broker::start();
     let mut client = Client::envelope(&broker);
     let mut wrong = Vec::new();
-    let tables = [unreadable_commands(), wrong_channels(), wrong_members(), too_much()];
-    let cases: Vec<Case> = tables.into_iter().flatten().collect();
+    let cases = cases();
     for case in &cases {
         let shown: String = case.sent.chars().take(150).collect();
         for opcode in [opcode::TEXT, opcode::BINARY] {

@@ -40,12 +40,13 @@ const REMAINS: u64 = 16 * MIB;
 const RECOVERY: Duration = Duration::from_secs(10);
 
 /// The longest time of a quiet message, at the 99th percentile. 250 ms is the goal of the optimised broker on a machine that does nothing
-/// else. A debug build interprets frames ten times more slowly and shares its cores with the clients of the flood and with other tests, and
-/// in 3 s the percentile is the slowest of 60 messages; there the bound only tells turns from none, which takes tens of seconds.
-const QUIET_P99: Duration = Duration::from_millis(if cfg!(debug_assertions) { 10_000 } else { 250 });
+/// else (SPEC 6.10). A debug build interprets frames ten times more slowly and shares its cores with the clients of the flood and with other
+/// tests, and in 3 s the percentile is the slowest of 60 messages. So a debug build only has to deliver each message before the usual
+/// deadline of a test.
+const QUIET_P99: Duration = if cfg!(debug_assertions) { PATIENCE } else { Duration::from_millis(250) };
 
-/// Open files of this process and of the broker for the largest flood.
-const FILES: u64 = 10_000;
+/// Open files of this process if all floods run at the same time.
+const FILES: u64 = 16_000;
 
 const MASK: Option<[u8; 4]> = Some([0x37, 0xfa, 0x21, 0x3d]);
 
@@ -69,7 +70,7 @@ fn endure(name: &str, mut broker: Broker, plans: &[Plan]) {
     let before = sampler::private_memory(pid);
     let counters = Counters::default();
     let (flood_over, all_over) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (highest, quiet, after, recovery) = std::thread::scope(|scope| {
+    let (highest, mut quiet, after, recovery) = std::thread::scope(|scope| {
         let sampler = scope.spawn(|| sampler::highest(pid, &all_over));
         let quiet = scope.spawn(|| pair.run(&flood_over));
         flood::run(plans, broker.address(), flood_time(), &counters);
@@ -81,7 +82,6 @@ fn endure(name: &str, mut broker: Broker, plans: &[Plan]) {
         (highest, quiet.unwrap_or_else(|panic| resume_unwind(panic)), after, recovery)
     });
     broker.assert_alive();
-    let mut quiet = quiet;
     let (delivery, reply) = (quiet::p99(&mut quiet.delivery), quiet::p99(&mut quiet.reply));
     let figures = format!(
         "{name}: private memory {} MiB before, {} MiB at most, {} MiB {recovery:.1?} after; {} quiet messages, p99 {delivery:.0?} to the \
@@ -205,8 +205,8 @@ const DEAF_LIFE: Duration = Duration::from_secs(2);
 #[test]
 fn receivers_of_messages_that_are_not_kept_and_never_read() {
     let setup = setup().defaults("keep = false").channel(quiet::CHANNEL, "keep = true");
-    let receivers = Plan::holders(100, |_| Bytes::default()).door(Door::Topic).deaf().life(DEAF_LIFE);
-    let senders = repeaters(100, frame(opcode::BINARY, &vec![b'x'; 200 << 10])).door(Door::Topic);
+    let receivers = Plan::holders(60, |_| Bytes::default()).door(Door::Topic).deaf().life(DEAF_LIFE);
+    let senders = repeaters(60, frame(opcode::BINARY, &vec![b'x'; 200 << 10])).door(Door::Topic);
     endure("deaf receivers, not kept", setup.start(), &[receivers, senders]);
 }
 
@@ -294,5 +294,14 @@ fn request_heads_that_never_end() {
     let head: Bytes = head.into_bytes().into();
     // With the default of `server.max_handshakes` (2,048) the heads together are far below the budget.
     let setup = setup().server("max_handshakes = 20000");
-    endure("request heads", setup.start(), &[Plan::holders(7_000, move |_| head.clone()).door(Door::Plain)]);
+    endure("request heads", setup.start(), &[Plan::holders(6_500, move |_| head.clone()).door(Door::Plain)]);
+}
+
+#[test]
+fn invalid_frames_and_commands() {
+    let commands = crate::bad_input::invalid_commands().map(|text| frame(opcode::TEXT, text.as_bytes()));
+    // Each of these ends its connection.
+    let frames = crate::bad_frames::cases().into_iter().map(|(_, bytes, _)| bytes);
+    let plans = [in_turn(8, commands.map(Bytes::from).collect()), in_turn(8, frames.map(Bytes::from).collect())];
+    endure("invalid", setup().start(), &plans);
 }

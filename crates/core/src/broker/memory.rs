@@ -144,7 +144,7 @@ impl Broker {
             }
         }
         for _ in 0..limits::RELIEVED_AT_ONCE {
-            if self.is_used((3, 4)) {
+            if self.is_memory_nearly_full() {
                 break;
             }
             let Some(key) = self.memory.starved.pop_front() else { break };

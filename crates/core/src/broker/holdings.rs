@@ -8,7 +8,7 @@
 //! A user is in the table only while it holds something, so the table is bounded by what it counts. An [`Owner`] is valid as long as its
 //! user holds something. Every channel and every message counts bytes, so a user without bytes holds nothing.
 //!
-//! Never here: a decision about a message. `publish.rs`, `membership.rs` and `channel_table.rs` ask, and refuse.
+//! Never here: a decision about a message. `charge.rs` keeps the table, and `publish.rs`, `membership.rs` and `channel_table.rs` refuse.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,6 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use slab::Slab;
 
-use super::Broker;
-use super::entry::Entry;
-use crate::limits;
 use crate::message::Message;
 use crate::shares::SharedBound;
 
@@ -159,65 +156,6 @@ impl Holdings {
     pub fn refuses(&self, owner: Owner, kind: Kind, more: usize, (used, bound): (usize, usize)) -> bool {
         let (owned, holders) = (self.owned[kind as usize], self.holders[kind as usize]);
         SharedBound { bound, used, owned, holders }.refuses(more, self.held(owner, kind))
-    }
-}
-
-impl Broker {
-    /// Counts an entry that comes into memory.
-    #[inline]
-    pub(super) fn charge(&mut self, entry: &Entry) {
-        self.charge_bytes(entry.owner, entry.bytes());
-    }
-
-    /// Stops counting an entry that leaves memory.
-    #[inline]
-    pub(super) fn uncharge(&mut self, entry: &Entry) {
-        self.uncharge_bytes(entry.owner, entry.bytes());
-    }
-
-    /// Counts an entry anew that had `before` bytes and has changed.
-    pub(super) fn recharge(&mut self, entry: &Entry, before: usize) {
-        // Added first, because an owner that holds nothing is forgotten.
-        self.charge(entry);
-        self.uncharge_bytes(entry.owner, before);
-    }
-
-    /// Counts bytes.
-    #[inline]
-    pub(super) fn charge_bytes(&mut self, owner: Owner, bytes: usize) {
-        self.bytes += bytes;
-        self.holdings.add(owner, Kind::Bytes, bytes);
-    }
-
-    /// Stops counting bytes.
-    #[inline]
-    pub(super) fn uncharge_bytes(&mut self, owner: Owner, bytes: usize) {
-        self.bytes -= bytes;
-        self.holdings.take(owner, Kind::Bytes, bytes);
-    }
-
-    /// Counts a channel that was opened.
-    pub(super) fn charge_channel(&mut self, owner: Owner) {
-        self.charge_bytes(owner, limits::CHANNEL_BYTES);
-        self.holdings.add(owner, Kind::Channels, 1);
-    }
-
-    /// Stops counting a channel that was closed.
-    pub(super) fn uncharge_channel(&mut self, owner: Owner) {
-        self.holdings.take(owner, Kind::Channels, 1);
-        self.uncharge_bytes(owner, limits::CHANNEL_BYTES);
-    }
-
-    /// Whether a user is refused `more` channels.
-    pub(super) fn refuses_channels(&self, owner: Owner, more: usize) -> bool {
-        let channels = (self.channels.len(), self.settings.bounds.channels);
-        self.holdings.refuses(owner, Kind::Channels, more, channels)
-            || self.refuses_bytes(owner, more * limits::CHANNEL_BYTES)
-    }
-
-    /// Whether a user is refused `more` delayed messages.
-    pub(super) fn refuses_delayed(&self, owner: Owner, more: usize) -> bool {
-        self.holdings.refuses(owner, Kind::Delayed, more, (self.delayed.len(), self.settings.bounds.delayed))
     }
 }
 

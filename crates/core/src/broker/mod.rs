@@ -24,6 +24,7 @@ mod audit;
 mod bounds;
 mod channel;
 mod channel_table;
+mod charge;
 mod confirm;
 mod counters;
 mod deadlines;

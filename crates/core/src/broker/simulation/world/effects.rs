@@ -9,6 +9,14 @@ fn print_effects(effects: &Effects) {
 }
 
 impl World {
+    /// Notes what is known before an event, and tells the broker how much memory is used.
+    fn begin_turn(&mut self, event: &Event<'_>) {
+        self.note_page(event);
+        self.starved = self.broker.starved();
+        self.broker.set_memory_used(self.settings.memory_budget / 100 * self.memory);
+        self.turn += 1;
+    }
+
     /// Passes an event to the broker, and carries out the effects.
     pub(super) fn handle(&mut self, event: Event<'_>) {
         let mut effects = std::mem::take(&mut self.effects);
@@ -18,15 +26,12 @@ impl World {
         }
         let publish = if let Event::Publish(publish) = &event { Some(*publish) } else { None };
         let live = publish.map(|publish| publish.publication);
-        self.note_page(&event);
-        self.starved = self.broker.starved();
-        self.broker.set_memory_used(self.settings.memory_budget / 100 * self.memory);
+        self.begin_turn(&event);
         self.broker.handle(self.now, event, &mut effects);
         if self.trace {
             print_effects(&effects);
         }
         let mut fan_outs = fanout::FanOuts::default();
-        self.turn += 1;
         let grouped = self.grouped(&effects);
         for effect in effects.list.drain(..) {
             match effect {

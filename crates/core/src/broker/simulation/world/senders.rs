@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Checks that a channel whose backlog was reported as full is full. No message of the refused publication may ever be delivered.
-    fn refused_as_full(&mut self) {
+    pub(super) fn refused_as_full(&mut self) {
         let Some(first) = self.sending.first() else { panic!("nothing is being sent") };
         let channel = self.model.messages[first].channel.clone();
         let live = self.model.live(&channel, self.now);
@@ -135,16 +135,7 @@ impl World {
             Some(client) => client.frames += 1,
             None => assert!(self.listening.contains(&to), "a reply to a disconnected client"),
         }
-        if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
-            self.refused_as_full();
-        }
-        if let (Reply::Refused { refusal, .. }, Some(ask)) = (reply, &mut self.asked) {
-            ask.refused |= *refusal == Refusal::BrokerFull;
-            ask.otherwise |= *refusal != Refusal::BrokerFull;
-            for number in &self.sending {
-                self.model.messages.get_mut(number).expect("a message that was sent").refused = true;
-            }
-        }
+        self.note_refusal(reply);
         let (id, accepted, first) = match reply {
             Reply::Accepted { id, duplicate, .. } => (id, true, !duplicate),
             Reply::Refused { id: None, answer: false, .. } => return,
@@ -153,10 +144,7 @@ impl World {
                 self.unknown += 1;
                 return;
             }
-            Reply::TooManyChannels => {
-                self.too_many_channels = Some(to);
-                return;
-            }
+            Reply::TooManyChannels => return self.too_many_channels = Some(to),
         };
         let mut unsure = false;
         let numbers = match id {

@@ -101,6 +101,20 @@ impl World {
         self.asked = Some(Ask { must_refuse, scarce, refused: false, otherwise: false });
     }
 
+    /// Notes a reply that refuses a publication, perhaps the running one.
+    pub(super) fn note_refusal(&mut self, reply: &Reply) {
+        if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
+            self.refused_as_full();
+        }
+        if let (Reply::Refused { refusal, .. }, Some(ask)) = (reply, &mut self.asked) {
+            ask.refused |= *refusal == Refusal::BrokerFull;
+            ask.otherwise |= *refusal != Refusal::BrokerFull;
+            for number in &self.sending {
+                self.model.messages.get_mut(number).expect("a message that was sent").refused = true;
+            }
+        }
+    }
+
     /// Called after the publication.
     pub(super) fn check_ask(&mut self) {
         let Some(ask) = self.asked.take() else { return };

@@ -9,8 +9,6 @@
 //! above 9/10  no page is read; publications are refused, beginning with the users that hold most
 //! ```
 
-use std::collections::VecDeque;
-
 use super::holdings::{Kind, Owner};
 use super::next_page::FinishedLoad;
 use super::stage::Cause;
@@ -18,19 +16,6 @@ use super::turn::Turn;
 use super::{Broker, Effect, StoreEffect};
 use crate::broker::entry::Location;
 use crate::limits;
-
-/// The memory of the whole program, as far as the broker knows.
-#[derive(Debug, Default)]
-pub(super) struct Memory {
-    /// Bytes that the rest of the program used when the turn began.
-    outside: usize,
-    /// Bytes of the pages that the store is reading, each as large as it may become.
-    loading: usize,
-    /// Channels whose next page is not read because memory is short, in order. May contain the key of a channel that is gone.
-    starved: VecDeque<usize>,
-    /// The key of the next channel that is looked at when stored messages leave memory.
-    next_relieved: usize,
-}
 
 impl Broker {
     /// Tells the broker how many bytes the whole program uses, with the broker's own. If the caller does not know, only the broker's own estimate

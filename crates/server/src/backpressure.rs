@@ -4,7 +4,7 @@
 //! are refused until the pause ends. Other connections are read all the time: confirmations, commands, publications on channels that are not kept,
 //! and messages that a receiver confirms in time.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -25,8 +25,8 @@ pub(super) struct Backpressure {
     pause: AtomicU64,
     /// The tasks that wait for the end of the pause, each connection once.
     waiting: Mutex<Vec<Waker>>,
-    /// More than [`Self::most`] bytes wait: further publications for the store are refused.
-    full: AtomicBool,
+    /// 1: more than [`Self::most`] bytes wait, 2: more than twice as many: further publications for the store are refused.
+    fullness: AtomicU8,
     /// A pause has begun. The task that is notified must end it ([`Self::watch`]).
     pub(super) closed: Notify,
 }
@@ -39,16 +39,16 @@ impl Backpressure {
             most: wsmb_store::limits::STORE_QUEUE_MAX.min(budget / 2),
             pause: AtomicU64::new(0),
             waiting: Mutex::default(),
-            full: AtomicBool::new(false),
+            fullness: AtomicU8::new(0),
             closed: Notify::new(),
         }
     }
 
     /// Begins or ends the pause, according to the number of bytes that wait for the store.
     pub(super) fn watch(&self, bytes: usize) {
-        let is_full = bytes > self.most;
-        if self.full.load(Ordering::Relaxed) != is_full {
-            self.full.store(is_full, Ordering::Relaxed);
+        let fullness = u8::from(bytes > self.most) + u8::from(bytes / 2 > self.most);
+        if self.fullness.load(Ordering::Relaxed) != fullness {
+            self.fullness.store(fullness, Ordering::Relaxed);
         }
         let pause = self.pause.load(Ordering::SeqCst);
         let closed = pause % 2 == 1;
@@ -68,9 +68,14 @@ impl Backpressure {
         }
     }
 
-    /// Whether publications for the store are refused, whoever sends them.
-    pub(super) fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+    /// Whether publications for the store are refused. `has_stored`: their session has passed a message to the store in this pause; another session
+    /// is refused only when twice as many bytes wait.
+    pub(super) fn refuses(&self, has_stored: bool) -> bool {
+        match self.fullness.load(Ordering::Relaxed) {
+            0 => false,
+            1 => has_stored,
+            _ => true,
+        }
     }
 
     /// Whether connections that publish are paused.
@@ -129,11 +134,13 @@ mod tests {
     fn publications_are_refused_only_far_above_the_high_mark() {
         let reading = Backpressure::new(1 << 30);
         reading.watch(wsmb_store::limits::STORE_QUEUE_MAX);
-        assert!(reading.is_closed() && !reading.is_full());
+        assert!(reading.is_closed() && !reading.refuses(true));
         reading.watch(wsmb_store::limits::STORE_QUEUE_MAX + 1);
-        assert!(reading.is_full());
+        assert!(reading.refuses(true) && !reading.refuses(false), "not those who have stored nothing");
+        reading.watch(2 * wsmb_store::limits::STORE_QUEUE_MAX + 2);
+        assert!(reading.refuses(true) && reading.refuses(false));
         reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH + 1);
-        assert!(reading.is_closed() && !reading.is_full());
+        assert!(reading.is_closed() && !reading.refuses(true));
     }
 
     #[test]

@@ -323,6 +323,12 @@ impl Engine {
         self.dispatch.registry.insert(make)
     }
 
+    /// Frees the room in tables for what was there once.
+    pub(super) fn shrink(&mut self) {
+        self.broker.shrink();
+        self.dispatch.registry.shrink();
+    }
+
     pub(super) fn close(&mut self) {
         self.is_closed = true;
     }

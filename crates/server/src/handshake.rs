@@ -66,6 +66,8 @@ enum NoHead {
     Gone,
     /// The PROXY header is missing or bad. Not answered, because the peer may not speak HTTP.
     Header(BadHeader),
+    /// The request is long, and nearly all memory is used.
+    Memory,
     /// The request is refused.
     Bad(BadRequest),
 }
@@ -94,13 +96,14 @@ async fn serve(
     Accepted { peer, proxy_protocol, home }: Accepted,
     slot: &Slot,
 ) -> Option<Box<Reader>> {
-    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&transport, proxy_protocol)).await {
+    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&hub, &transport, proxy_protocol)).await {
         Ok(Ok(head)) => head,
         Ok(Err(NoHead::Gone)) => return None,
         Ok(Err(NoHead::Header(bad))) => {
             hub.proxies.note_bad_header(peer, bad);
             return None;
         }
+        Ok(Err(NoHead::Memory)) => return refuse(&transport, &crowded(&hub, NoRoom::Memory)).await,
         Ok(Err(NoHead::Bad(bad))) => {
             hub.proxies.note_bad_request(peer, bad);
             return refuse(&transport, &bad_request(bad)).await;
@@ -159,7 +162,7 @@ fn crowded(hub: &Hub, no_room: NoRoom) -> Vec<u8> {
     }
 }
 
-async fn read_head(transport: &Transport, proxy_protocol: bool) -> Result<Head, NoHead> {
+async fn read_head(hub: &Hub, transport: &Transport, proxy_protocol: bool) -> Result<Head, NoHead> {
     // Allocated when the socket is readable: a silent socket uses no memory for a head.
     let mut bytes = Vec::new();
     let mut header = None;
@@ -181,6 +184,7 @@ async fn read_head(transport: &Transport, proxy_protocol: bool) -> Result<Head, 
         }
         match handshake::parse_request(&bytes) {
             Ok(Some((request, length))) => return Ok(Head { header, request, rest: bytes.split_off(length) }),
+            Ok(None) if bytes.len() > limits::MEMORY_HEAD && hub.memory.is_nearly_used() => return Err(NoHead::Memory),
             Ok(None) if bytes.len() < wsmb_protocol::limits::REQUEST_HEAD => {}
             Ok(None) => return Err(NoHead::Bad(BadRequest::HeadTooLong)),
             Err(bad) => return Err(NoHead::Bad(bad)),

@@ -381,6 +381,11 @@ impl Hub {
         ids.iter().filter_map(|id| engine.registry().get(*id).cloned()).collect()
     }
 
+    /// Frees the room in the core's tables for what was there once.
+    pub(super) fn shrink(&self) {
+        self.engine().shrink();
+    }
+
     /// Stops the creation of sessions. Returns all sessions.
     pub(super) fn close(&self) -> Vec<Arc<Session>> {
         let mut engine = self.engine();

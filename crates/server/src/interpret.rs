@@ -28,6 +28,15 @@ thread_local! {
     static PARSER: RefCell<envelope::Parser> = const { RefCell::new(envelope::Parser::new()) };
 }
 
+/// What the session has to do with the store, while too many bytes wait for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stores {
+    /// A message of the session was passed to the store.
+    pub(super) has_stored: bool,
+    /// The session has waited for the store as long as it may.
+    pub(super) has_waited: bool,
+}
+
 /// Interprets the frames of one read of one session.
 pub(super) struct Interpreter<'a> {
     hub: &'a Hub,
@@ -35,8 +44,7 @@ pub(super) struct Interpreter<'a> {
     access: Arc<Access>,
     /// The limits of the session's user, if it has any.
     rate: Option<Arc<UserRate>>,
-    /// The session has waited for the store as long as it may.
-    has_waited: bool,
+    stores: Stores,
     /// A publication was among the frames.
     publishes: bool,
     /// How long a topic session is not read after this, because its user has exceeded its rate.
@@ -65,19 +73,18 @@ pub(super) struct Interpreted<'a> {
 }
 
 impl<'a> Interpreter<'a> {
-    /// `requests`: an empty list, whose memory is reused. `greeted`: the client has sent a frame before. `has_waited`: the session has waited for the
-    /// store as long as it may.
+    /// `requests`: an empty list, whose memory is reused. `greeted`: the client has sent a frame before.
     pub(super) fn new(
         hub: &'a Hub,
         session: &'a Session,
         requests: Vec<Option<Request<'a>>>,
         greeted: bool,
-        has_waited: bool,
+        stores: Stores,
     ) -> Self {
         let access = hub.access();
         let rate = access.rates.of(&session.profile.user, hub.now());
         let (commands, closed, publishes, pause) = (0, None, false, Duration::ZERO);
-        Self { hub, session, access, rate, has_waited, publishes, pause, requests, greeted, commands, closed }
+        Self { hub, session, access, rate, stores, publishes, pause, requests, greeted, commands, closed }
     }
 
     /// Returns the result, and counts the commands.
@@ -256,7 +263,8 @@ impl<'a> Interpreter<'a> {
     /// Whether a publication to this channel is refused, because too many bytes wait for the store.
     fn store_refuses(&self, channel: &ChannelName) -> bool {
         let backpressure = &self.hub.backpressure;
-        let is_over = backpressure.is_full() || (self.has_waited && backpressure.is_closed());
+        let Stores { has_stored, has_waited } = self.stores;
+        let is_over = backpressure.refuses(has_stored) || (has_waited && backpressure.is_closed());
         is_over && self.hub.options().policies.of(channel).keep
     }
 

@@ -31,6 +31,19 @@ pub const WHEEL_SLOTS: usize = 512;
 /// Reads of one socket in a row; then other connections are served.
 pub const READ_ROUNDS: usize = 8;
 
+/// Work for one read that takes longer makes the next reads of the connection shorter, so that the others do not wait: they get their turn after it.
+/// (Preparing 65,536 bytes of small messages takes less than a millisecond; subscriptions to many channels take more.)
+pub const LONG_READ: Duration = Duration::from_millis(3);
+
+/// The shortest such read is this power of two shorter than a whole one: a kibibyte.
+pub const READ_HALVINGS: u8 = 6;
+
+/// Bytes of one read while memory is scarce.
+pub const SHORT_READ: usize = 2 << 10;
+
+/// Bytes of an incomplete message with which a connection is not read while nearly all memory is used. Thousands of connections may have as much.
+pub const SHORT_MESSAGE: usize = 1 << 10;
+
 /// How often a thread yields to a writer that has not recorded its write yet. The writer needs microseconds.
 pub const YIELDS: usize = 1_000;
 
@@ -153,6 +166,9 @@ pub const BATCH_SHARE: usize = BATCH / 16;
 /// [`READ_BUFFER`](wsmb_protocol::limits::READ_BUFFER) / 6 of them; the memory for more than this bound is freed.
 pub const REQUESTS_AT_ONCE: usize = 1_024;
 
+/// The part of the memory budget in per cent above which connections are read in small pieces: then the use grows slowly enough for what follows.
+pub const MEMORY_SCARCE_PERCENT: usize = 90;
+
 /// The part of the memory budget in per cent above which the connections that hold most are ended. The rest is for what is freed a moment later.
 pub const MEMORY_LAST_PERCENT: usize = 95;
 
@@ -161,6 +177,9 @@ pub const MEMORY_SCAN_EVERY: Duration = Duration::from_millis(10);
 
 /// A connection that holds less is not ended for its memory: there would be thousands of them, and the cause is elsewhere.
 pub const MEMORY_HELD_MIN: usize = 16 << 10;
+
+/// The longest request head that is read while nearly all memory is used. An ordinary one takes some 500 bytes.
+pub const MEMORY_HEAD: usize = 2 << 10;
 
 /// How often the use of memory is looked at while nothing happens.
 pub const MEMORY_TRIM_EVERY: Duration = Duration::from_secs(1);

@@ -216,6 +216,10 @@ impl Shared {
     /// Spawns the task of an accepted socket on the loop that serves it.
     fn serve(&self, stream: TcpStream, peer: SocketAddr, proxy_protocol: bool) -> io::Result<()> {
         let hub = self.hub.clone();
+        if hub.memory.is_nearly_used() {
+            // More than this one adds.
+            self.handshakes.evict(2);
+        }
         let home = hub.loops.choose();
         let accepted = Accepted { peer, proxy_protocol, home };
         if hub.loops.count() == 1 {

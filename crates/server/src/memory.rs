@@ -113,6 +113,11 @@ impl Budget {
         self.bytes / 100 * limits::MEMORY_LAST_PERCENT
     }
 
+    /// Whether so much memory is used that connections are read in small pieces.
+    pub(super) fn is_scarce(&self) -> bool {
+        self.measure() > self.bytes / 100 * limits::MEMORY_SCARCE_PERCENT
+    }
+
     /// Whether nearly all memory is used.
     pub(super) fn is_nearly_used(&self) -> bool {
         self.measure() > self.threshold()

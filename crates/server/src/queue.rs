@@ -55,6 +55,8 @@ pub(super) struct Queue {
     io: Io,
     /// Some frames are spans of the current turn's batch.
     unsealed: bool,
+    /// What the reader holds of a message that has not arrived completely, in KiB: two bytes, because every connection has them.
+    partial: u16,
     /// A thread is about to flush.
     touched: bool,
     /// The session is in the flush list of its loop.
@@ -415,7 +417,17 @@ impl Queue {
         }
     }
 
-    /// Bytes queued and not written.
+    /// Notes the bytes that the reader holds of an incomplete message.
+    pub(super) fn note_partial(&mut self, bytes: usize) {
+        self.partial = u16::try_from(bytes >> 10).unwrap_or(u16::MAX);
+    }
+
+    /// The bytes that the session holds: the queue, and an incomplete message.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes + (usize::from(self.partial) << 10)
+    }
+
+    #[cfg(test)]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -15,12 +15,13 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
 use super::counters::Counters;
 use super::hub::Hub;
-use super::interpret::{Interpreted, Interpreter};
+use super::interpret::{Interpreted, Interpreter, Stores};
 use super::request::{Leave, Request};
 use super::session::{Closing, Session};
 use super::timers::Hold;
@@ -53,6 +54,8 @@ pub(super) struct Reader {
     /// The session has published to so many receivers that they are flushed in slices: it waits for them.
     fans_out: bool,
     departed: bool,
+    /// A read is this power of two shorter than a whole one, because the work for it takes long.
+    halvings: u8,
     /// Present while the client publishes too fast.
     pauses: Option<Box<Pauses>>,
 }
@@ -64,7 +67,7 @@ struct Pauses {
     registered: u64,
     /// The longest wait for the store. It has passed if there is no more time left.
     store_wait: Option<Pin<Box<Sleep>>>,
-    /// The end of a pause of a user that has reached its rate.
+    /// The end of a pause of a user that has reached its rate, or of a session with a long incomplete message while nearly all memory is used.
     slowed: Option<Pin<Box<Sleep>>>,
 }
 
@@ -89,6 +92,7 @@ impl Reader {
             stores: false,
             fans_out: false,
             departed: false,
+            halvings: 0,
             pauses: None,
         }
     }
@@ -103,13 +107,14 @@ impl Reader {
         let was_greeted = self.greeted;
         let (hub, session) = (&*self.hub, &self.session);
         let has_waited = self.pauses.as_ref().is_some_and(|pauses| pauses.store_wait.is_some());
-        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, has_waited);
+        let stores = Stores { has_stored: self.stores, has_waited };
+        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, stores);
         let result = self.decoder.feed(input, |incoming| {
             let flow = interpreter.take(incoming);
             self.ignores_input = flow.is_break();
             flow
         });
-        session.note_partial(self.decoder.unfinished_capacity());
+        session.queue().note_partial(self.decoder.unfinished_capacity());
         let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
         self.greeted = greeted;
         // What an acknowledgement makes the core write is not the receiver's load.
@@ -198,6 +203,10 @@ impl Reader {
         if self.waits_for_store(cx) {
             return Poll::Pending;
         }
+        if self.hub.memory.is_nearly_used() && self.decoder.unfinished_capacity() >= limits::SHORT_MESSAGE {
+            let slowed = &mut self.pauses.get_or_insert_default().slowed;
+            slowed.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::MEMORY_SCAN_EVERY)));
+        }
         if let Some(pauses) = &mut self.pauses
             && let Some(sleep) = &mut pauses.slowed
         {
@@ -209,17 +218,32 @@ impl Reader {
         if self.session.transport().poll_read_ready(cx).is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(INPUT.with_borrow_mut(|input| match self.session.transport().try_read(input) {
-            Ok(0) => Inbound::Ended { orderly: true },
-            Ok(count) => {
-                self.take(&mut input[..count]);
-                Inbound::More
+        let is_scarce = self.hub.memory.is_scarce();
+        Poll::Ready(INPUT.with_borrow_mut(|input| {
+            let whole = if is_scarce { limits::SHORT_READ } else { input.len() >> self.halvings };
+            match self.session.transport().try_read(&mut input[..whole]) {
+                Ok(0) => Inbound::Ended { orderly: true },
+                Ok(count) => {
+                    let began = Instant::now();
+                    self.take(&mut input[..count]);
+                    self.pace(began.elapsed());
+                    Inbound::More
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
+                    _ => Inbound::Ended { orderly: false },
+                },
             }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
-                _ => Inbound::Ended { orderly: false },
-            },
         }))
+    }
+
+    /// Chooses the size of the next read by the work for the last one.
+    fn pace(&mut self, work: Duration) {
+        if work > limits::LONG_READ {
+            self.halvings = limits::READ_HALVINGS.min(self.halvings + 1);
+        } else if work < limits::LONG_READ / 4 {
+            self.halvings = self.halvings.saturating_sub(1);
+        }
     }
 
     /// The client has sent a FIN. Returns whether the session stays open for answers.
@@ -297,6 +321,7 @@ impl Future for Reader {
         for _ in 0..limits::READ_ROUNDS {
             match this.inbound(cx) {
                 Poll::Pending => return Poll::Pending,
+                Poll::Ready(Inbound::More) if this.halvings > 0 || this.hub.memory.is_scarce() => break,
                 Poll::Ready(Inbound::Nothing | Inbound::More) => {}
                 Poll::Ready(Inbound::Ended { orderly }) => {
                     if orderly && this.finish() {

@@ -63,6 +63,12 @@ impl Registry {
         session
     }
 
+    /// Frees the room for sessions that have ended.
+    pub(super) fn shrink(&mut self) {
+        self.sessions.shrink_to_fit();
+        self.by_user.shrink_to_fit();
+    }
+
     /// Removes a session. The caller must hold a reference to the session, so that its socket is not closed under the lock.
     pub(super) fn remove(&mut self, id: ConnectionId) {
         if self.get(id).is_none() {

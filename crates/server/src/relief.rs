@@ -22,8 +22,14 @@ impl Hub {
             return;
         }
         let mut excess = self.memory.excess();
-        let mut holders: Vec<(usize, Arc<Session>)> =
-            self.sessions().into_iter().map(|session| (session.held_bytes(), session)).collect();
+        let mut holders: Vec<(usize, Arc<Session>)> = self
+            .sessions()
+            .into_iter()
+            .map(|session| {
+                let held = session.queue().held_bytes();
+                (held, session)
+            })
+            .collect();
         holders.retain(|(held, _)| *held >= limits::MEMORY_HELD_MIN);
         holders.sort_unstable_by_key(|(held, _)| std::cmp::Reverse(*held));
         for (held, session) in holders {
@@ -45,6 +51,7 @@ impl Hub {
             tokio::time::sleep(limits::MEMORY_TRIM_EVERY).await;
             self.relieve_memory();
             if self.memory.has_fallen() {
+                self.shrink();
                 // An error is a panic, which has written its own message.
                 let _ = tokio::task::spawn_blocking(memory::trim).await;
             }

@@ -11,7 +11,7 @@ mod liveness;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::encoding::Encoding;
@@ -117,8 +117,6 @@ pub(super) struct Session {
     opened: Timestamp,
     /// The answers that the client waits for.
     pub(super) pending: PendingAnswers,
-    /// Bytes that the reader holds of a message that has not arrived completely.
-    partial: AtomicU32,
 }
 
 impl Session {
@@ -135,7 +133,6 @@ impl Session {
             last_input: AtomicU64::new(now.0),
             opened: now,
             pending: PendingAnswers::default(),
-            partial: AtomicU32::new(0),
         }
     }
 
@@ -175,19 +172,6 @@ impl Session {
         if self.pending.give_up() {
             self.queue().wake();
         }
-    }
-
-    /// Notes the bytes that the reader holds of an incomplete message.
-    pub(super) fn note_partial(&self, bytes: usize) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        if self.partial.load(Ordering::Relaxed) != bytes {
-            self.partial.store(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// The bytes that the session holds: its queue, and an incomplete message.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.queue().bytes() + self.partial.load(Ordering::Relaxed) as usize
     }
 
     pub(super) fn note_input(&self, now: Timestamp) {

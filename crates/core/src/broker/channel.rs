@@ -425,11 +425,13 @@ impl Channel {
         if self.waiting_bytes <= keep || self.next_page.is_loading() || self.self_sent.is_some() {
             return paged;
         }
+        // Without deliveries that may come back, no message is before the end of the backlog.
+        let floor = if self.in_flight == 0 { MessageId(0) } else { self.last_delivered };
         while self.waiting_bytes > keep
             && let Some((id, entry)) = self.waiting.last_key_value()
             && entry.written
             && entry.origin.is_none()
-            && *id > self.last_delivered
+            && *id > floor
         {
             let id = *id;
             paged.extend(self.unwait(id));

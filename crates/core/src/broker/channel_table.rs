@@ -38,7 +38,7 @@ impl Broker {
 
     /// Makes a channel that does not exist, even if there are too many.
     pub(super) fn make_channel(&mut self, name: &ChannelName, owner: Owner) -> usize {
-        let mut channel = Channel::new(name.clone(), self.policy_of(name));
+        let mut channel = Box::new(Channel::new(name.clone(), self.policy_of(name)));
         channel.owner = owner;
         let key = self.channels.insert(channel);
         self.channel_keys.insert(name.clone(), key);
@@ -48,7 +48,7 @@ impl Broker {
 
     /// Removes a channel without receivers and messages.
     pub(super) fn close_if_unused(&mut self, key: usize) {
-        if self.channels.get(key).is_some_and(Channel::is_unused) {
+        if self.channels.get(key).is_some_and(|channel| channel.is_unused()) {
             self.last_sender = None;
             self.disarm_expiry(key);
             let channel = self.channels.remove(key);

@@ -39,6 +39,19 @@ impl Broker {
         self.is_used((9, 10))
     }
 
+    /// Frees the room in tables for what was there once. To be called after much memory was freed: it takes a few milliseconds.
+    pub fn shrink(&mut self) {
+        self.channels.shrink_to_fit();
+        self.channel_keys.shrink_to_fit();
+        self.receivers.shrink_to_fit();
+        self.receiver_keys.shrink_to_fit();
+        self.connections.shrink_to_fit();
+        self.flights.shrink_to_fit();
+        self.pending.shrink_to_fit();
+        self.to_pump.shrink_to_fit();
+        self.memory.starved.shrink_to_fit();
+    }
+
     /// Returns the most bytes of one channel's messages that stay in memory while its receivers are there.
     pub(super) fn burst_bytes(&self) -> usize {
         if self.is_memory_short() { self.settings.bounds.short_page_bytes } else { limits::BURST_BYTES }

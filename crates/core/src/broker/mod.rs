@@ -140,7 +140,8 @@ pub struct Broker {
     policies: Vec<Arc<ChannelPolicy>>,
     /// The channels whose expired messages become dead letters.
     spare: Spare,
-    channels: Slab<Channel>,
+    /// In boxes, so that the places of closed channels take little memory.
+    channels: Slab<Box<Channel>>,
     channel_keys: HashMap<ChannelName, usize, RandomState>,
     receivers: Slab<Receiver>,
     receiver_keys: HashMap<ConnectionId, usize, RandomState>,

@@ -59,7 +59,7 @@ impl Broker {
                 channel.waiting.values().chain(channel.parked.values()).filter(|e| !e.written).count();
         }
         for (_, flight) in &self.flights {
-            bytes += flight.entries.iter().map(super::entry::Entry::bytes).sum::<usize>();
+            bytes += flight.entries.iter().map(|entry| entry.bytes()).sum::<usize>();
             in_memory_unwritten += flight.entries.iter().filter(|entry| !entry.written).count();
             assert!(flight.outstanding > 0, "a flight is in no window");
         }
@@ -93,7 +93,7 @@ impl Broker {
     }
 
     /// Returns every message in memory.
-    pub(super) fn entries_in_memory(&self) -> impl Iterator<Item = &Entry> {
+    pub(super) fn entries_in_memory(&self) -> impl Iterator<Item = &Box<Entry>> {
         let channels =
             self.channels.iter().flat_map(|(_, channel)| channel.waiting.values().chain(channel.parked.values()));
         let flights = self.flights.iter().flat_map(|(_, flight)| &flight.entries);
@@ -101,7 +101,7 @@ impl Broker {
             Delayed::Kept(_, entry) => Some(entry),
             Delayed::Fleeting { .. } => None,
         });
-        channels.map(|entry| &**entry).chain(flights).chain(delayed).chain(self.held.values().map(|held| &held.entry))
+        channels.chain(flights).chain(delayed).chain(self.held.values().map(|held| &held.entry))
     }
 
     /// Checks what each user holds.

@@ -221,7 +221,7 @@ impl Channel {
     }
 
     /// Adds an entry to `waiting`.
-    pub fn wait(&mut self, entry: Entry) {
+    pub fn wait(&mut self, entry: Box<Entry>) {
         self.waiting_bytes += entry.bytes();
         if let Some(SelfSent { up_to: (member, up_to), .. }) = self.self_sent.as_deref_mut()
             && entry.message.id <= *up_to
@@ -230,32 +230,32 @@ impl Channel {
             *up_to = MessageId(entry.message.id.0 - 1);
         }
         self.watch(&entry);
-        self.waiting.insert(entry.message.id, Box::new(entry));
+        self.waiting.insert(entry.message.id, entry);
     }
 
     /// Adds an entry to `parked`.
-    pub fn park(&mut self, entry: Entry) {
+    pub fn park(&mut self, entry: Box<Entry>) {
         self.watch(&entry);
-        self.parked.insert(entry.message.id, Box::new(entry));
+        self.parked.insert(entry.message.id, entry);
     }
 
     /// Removes the first parked entry.
-    pub fn unpark_first(&mut self) -> Option<Entry> {
+    pub fn unpark_first(&mut self) -> Option<Box<Entry>> {
         let (id, _) = self.parked.first_key_value()?;
         self.unpark(*id)
     }
 
     /// Removes the first parked entry if it is in the store.
-    pub fn unpark_written(&mut self) -> Option<Entry> {
+    pub fn unpark_written(&mut self) -> Option<Box<Entry>> {
         let (id, _) = self.parked.first_key_value().filter(|(_, entry)| entry.written)?;
         self.unpark(*id)
     }
 
     /// Removes a parked entry.
-    pub fn unpark(&mut self, id: MessageId) -> Option<Entry> {
+    pub fn unpark(&mut self, id: MessageId) -> Option<Box<Entry>> {
         let entry = self.parked.remove(&id)?;
         self.unwatch(&entry);
-        Some(*entry)
+        Some(entry)
     }
 
     fn watch(&mut self, entry: &Entry) {
@@ -277,14 +277,14 @@ impl Channel {
     }
 
     /// Removes a waiting entry.
-    pub fn unwait(&mut self, id: MessageId) -> Option<Entry> {
+    pub fn unwait(&mut self, id: MessageId) -> Option<Box<Entry>> {
         let entry = self.waiting.remove(&id)?;
         self.waiting_bytes -= entry.bytes();
         self.unwatch(&entry);
         if self.waiting.is_empty() && self.self_sent.as_ref().is_some_and(|self_sent| self_sent.runs.is_empty()) {
             self.self_sent = None;
         }
-        Some(*entry)
+        Some(entry)
     }
 
     /// Returns the first waiting entry that can be delivered now. `only`: the only member that has room, if there is exactly one. Its own
@@ -420,8 +420,8 @@ impl Channel {
     ///
     /// Takes stored messages only, and none that was delivered or comes before one that was: a message that returns must come before the paged
     /// messages. Does nothing for a channel whose receivers send to it, because the runs of such messages must stay in order.
-    pub fn page_out_last(&mut self, keep: usize) -> Vec<Entry> {
-        let mut paged = Vec::new();
+    pub fn page_out_last(&mut self, keep: usize) -> SmallVec<[Box<Entry>; 1]> {
+        let mut paged = SmallVec::new();
         if self.waiting_bytes <= keep || self.next_page.is_loading() || self.self_sent.is_some() {
             return paged;
         }

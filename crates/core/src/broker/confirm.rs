@@ -143,7 +143,13 @@ impl Broker {
     }
 
     /// Handles a message whose receivers have all vanished, failed or given it back.
-    pub(super) fn return_entry(&mut self, channel: usize, entry: Entry, failed: Option<&Failed>, turn: &mut Turn<'_>) {
+    pub(super) fn return_entry(
+        &mut self,
+        channel: usize,
+        entry: Box<Entry>,
+        failed: Option<&Failed>,
+        turn: &mut Turn<'_>,
+    ) {
         match failed {
             Some(failed) => self.handle_failed(channel, entry, failed, turn),
             None => self.return_lost(channel, entry, turn),
@@ -152,7 +158,7 @@ impl Broker {
 
     /// Returns the message of a vanished receiver to its old position, unless it has expired or reached its limit of deliveries. A message
     /// that does not wait for its groups goes to another member of the receiver's group first.
-    fn return_lost(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
+    fn return_lost(&mut self, channel: usize, entry: Box<Entry>, turn: &mut Turn<'_>) {
         let Some(entry) = self.check_returned(channel, entry, None, turn) else { return };
         let may_go_on = entry.binding().is_some_and(|binding| !binding.waits);
         let entry = if may_go_on { self.pass_to_other(channel, entry, &[], true, turn) } else { Some(entry) };
@@ -165,10 +171,10 @@ impl Broker {
     pub(super) fn check_returned(
         &mut self,
         channel: usize,
-        entry: Entry,
+        entry: Box<Entry>,
         reject: Option<Why>,
         turn: &mut Turn<'_>,
-    ) -> Option<Entry> {
+    ) -> Option<Box<Entry>> {
         let (id, deliveries) = (entry.message.id, entry.message.deliveries);
         let most = self.channels[channel].policy.max_deliveries;
         if entry.expired(turn.now) {
@@ -193,7 +199,7 @@ impl Broker {
     }
 
     /// Puts a message back to its old position in `waiting`.
-    pub(super) fn put_back(&mut self, channel: usize, entry: Entry) {
+    pub(super) fn put_back(&mut self, channel: usize, entry: Box<Entry>) {
         let id = entry.message.id;
         let cause = entry.return_cause();
         self.wait(channel, entry, cause);

@@ -10,7 +10,7 @@ use crate::message::{MessageId, Publication, Timestamp};
 
 impl Broker {
     /// Holds a kept message until its due time. The message is written at once.
-    pub(super) fn delay(&mut self, key: usize, due: Timestamp, mut entry: Entry) {
+    pub(super) fn delay(&mut self, key: usize, due: Timestamp, mut entry: Box<Entry>) {
         let id = entry.message.id;
         self.transition(key, &mut entry, Location::Delayed(due), Cause::Accepted);
         self.insert_delayed((due, id), Delayed::Kept(key, entry));
@@ -57,7 +57,7 @@ impl Broker {
 
     /// Gives an entry a new id at the end of a channel's order, and queues it. The older row stands for the message until the new row is
     /// written.
-    pub(super) fn requeue(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
+    pub(super) fn requeue(&mut self, key: usize, mut entry: Box<Entry>, cause: Cause, turn: &mut Turn<'_>) {
         let old = entry.message.id;
         let id = self.next_id();
         let before = self.unstored.remove(old);

@@ -80,7 +80,7 @@ impl Broker {
     pub(super) fn start_flight(
         &mut self,
         key: usize,
-        mut entries: SmallVec<[Entry; 1]>,
+        mut entries: SmallVec<[Box<Entry>; 1]>,
         content: Content,
         targets: &Targets,
         turn: &mut Turn<'_>,
@@ -274,7 +274,7 @@ impl Broker {
         let targets = self.targets(key, origin, limit, takes);
         let batch = self.batch(key, first, &targets, turn);
         let channel = &mut self.channels[key];
-        let entries: SmallVec<[Entry; 1]> = batch.iter().filter_map(|id| channel.unwait(*id)).collect();
+        let entries: SmallVec<[Box<Entry>; 1]> = batch.iter().filter_map(|id| channel.unwait(*id)).collect();
         let content = Content::backlog(&channel.name, entries.iter());
         self.start_flight(key, entries, content, &targets, turn);
         self.pause_backlog(&targets, turn);

@@ -55,7 +55,7 @@ pub struct Backlog {
 
 impl Content {
     /// Makes the content of kept messages.
-    pub(super) fn backlog<'a>(channel: &ChannelName, entries: impl Iterator<Item = &'a Entry> + Clone) -> Self {
+    pub(super) fn backlog<'a>(channel: &ChannelName, entries: impl Iterator<Item = &'a Box<Entry>> + Clone) -> Self {
         let dead = if entries.clone().count() == 1 { entries.clone().next() } else { None };
         Self::Backlog(Box::new(Backlog {
             channel: channel.clone(),

@@ -177,7 +177,7 @@ impl Unstored {
 pub(super) struct Held {
     /// Its channel's key.
     pub channel: usize,
-    pub entry: Entry,
+    pub entry: Box<Entry>,
 }
 
 impl Failures {

@@ -16,7 +16,7 @@ use crate::message::{ChannelName, Message, MessageId, Timestamp};
 
 impl Broker {
     /// Expires a message: it becomes a dead letter, if its channel says so, or is removed. If it was not safe yet, its sender is told.
-    pub(super) fn expire(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+    pub(super) fn expire(&mut self, key: usize, mut entry: Box<Entry>, turn: &mut Turn<'_>) {
         if self.survives_expiry(key, &entry) {
             self.answer_expired(&mut entry, turn);
             self.give_up(key, entry, Why::Expired, turn);
@@ -144,7 +144,7 @@ impl Broker {
     }
 
     /// Adds an entry to the channel's waiting messages, and arms the timer for its expiry.
-    pub(super) fn wait(&mut self, key: usize, mut entry: Entry, cause: Cause) {
+    pub(super) fn wait(&mut self, key: usize, mut entry: Box<Entry>, cause: Cause) {
         self.transition(key, &mut entry, Location::Waiting, cause);
         let expires = entry.message.expires;
         self.channels[key].wait(entry);
@@ -152,7 +152,7 @@ impl Broker {
     }
 
     /// Adds an entry to the channel's parked messages, and arms the timer for its expiry.
-    pub(super) fn park(&mut self, key: usize, mut entry: Entry, cause: Cause) {
+    pub(super) fn park(&mut self, key: usize, mut entry: Box<Entry>, cause: Cause) {
         self.transition(key, &mut entry, Location::Parked, cause);
         let expires = entry.message.expires;
         self.channels[key].park(entry);
@@ -325,7 +325,7 @@ pub(super) fn first_to_expire(channel: &Channel) -> Option<(Timestamp, MessageId
 }
 
 /// Removes a waiting or parked entry that has expired.
-fn take_expired(channel: &mut Channel, now: Timestamp) -> Option<Entry> {
+fn take_expired(channel: &mut Channel, now: Timestamp) -> Option<Box<Entry>> {
     let (_, id) = first_to_expire(channel).filter(|(expires, _)| *expires <= now)?;
     channel.unwait(id).or_else(|| channel.unpark(id))
 }

@@ -43,7 +43,13 @@ impl Broker {
     }
 
     /// Decides about a message that no receiver holds any more, after at least one of them gave it back or was too slow.
-    pub(super) fn handle_failed(&mut self, channel: usize, mut entry: Entry, failed: &Failed, turn: &mut Turn<'_>) {
+    pub(super) fn handle_failed(
+        &mut self,
+        channel: usize,
+        mut entry: Box<Entry>,
+        failed: &Failed,
+        turn: &mut Turn<'_>,
+    ) {
         let first = failed.nacked && self.count_nack(&mut entry, failed);
         let reject = failed.reject.then_some(Why::Rejected);
         let Some(entry) = self.check_returned(channel, entry, reject, turn) else { return };
@@ -115,11 +121,11 @@ impl Broker {
     pub(super) fn pass_to_other(
         &mut self,
         channel: usize,
-        mut entry: Entry,
+        mut entry: Box<Entry>,
         not: &[ConnectionId],
         within: bool,
         turn: &mut Turn<'_>,
-    ) -> Option<Entry> {
+    ) -> Option<Box<Entry>> {
         if entry.message.receivers.unwrap_or(self.channels[channel].policy.receivers) == 0 {
             self.end_outrun(channel, entry.origin, turn);
         }
@@ -131,14 +137,14 @@ impl Broker {
         }
         self.unbind(&mut entry);
         let content = Content::backlog(&self.channels[channel].name, std::iter::once(&entry));
-        let entries: SmallVec<[Entry; 1]> = std::iter::once(entry).collect();
+        let entries: SmallVec<[Box<Entry>; 1]> = std::iter::once(entry).collect();
         self.start_flight(channel, entries, content, &targets, turn);
         self.pause_backlog(&targets, turn);
         None
     }
 
     /// Holds a message back until `until`. The message is written, because the back-off may be long.
-    fn hold(&mut self, channel: usize, entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
+    fn hold(&mut self, channel: usize, entry: Box<Entry>, until: Timestamp, turn: &mut Turn<'_>) {
         if until <= turn.now {
             self.put_back_or_owe(channel, entry, turn);
             return;
@@ -149,7 +155,7 @@ impl Broker {
     }
 
     /// Holds a message back until a time that is not after its expiry.
-    pub(super) fn hold_until(&mut self, channel: usize, mut entry: Entry, until: Timestamp, turn: &mut Turn<'_>) {
+    pub(super) fn hold_until(&mut self, channel: usize, mut entry: Box<Entry>, until: Timestamp, turn: &mut Turn<'_>) {
         let id = entry.message.id;
         let cause = entry.return_cause();
         self.transition(channel, &mut entry, Location::Held(until), cause);
@@ -221,7 +227,7 @@ impl Broker {
     }
 
     /// Gives a message up: moves it to the dead-letter channel, or drops it.
-    pub(super) fn give_up(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
+    pub(super) fn give_up(&mut self, channel: usize, entry: Box<Entry>, why: Why, turn: &mut Turn<'_>) {
         let letter = self.channels[channel].policy.dead_letter.clone();
         let Some(letter) = letter.filter(|name| *name != self.channels[channel].name) else {
             self.drop_failed(channel, entry, why, turn);
@@ -260,7 +266,7 @@ impl Broker {
     }
 
     /// Drops a message that was given up, and logs it.
-    fn drop_failed(&mut self, channel: usize, entry: Entry, why: Why, turn: &mut Turn<'_>) {
+    fn drop_failed(&mut self, channel: usize, entry: Box<Entry>, why: Why, turn: &mut Turn<'_>) {
         self.count(channel, Metric::Dropped, 1);
         turn.note(Note::Dropped {
             channel: self.channels[channel].name.clone(),
@@ -272,7 +278,7 @@ impl Broker {
         self.drop_entry(channel, entry, (Fate::Settled, Cause::Dropped), turn);
     }
 
-    fn dead_letter_fleeting(&mut self, channel: usize, target: usize, entry: Entry, turn: &mut Turn<'_>) {
+    fn dead_letter_fleeting(&mut self, channel: usize, target: usize, entry: Box<Entry>, turn: &mut Turn<'_>) {
         self.count(channel, Metric::DeadLettered, 1);
         let content = Content::backlog(&self.channels[target].name, std::iter::once(&entry));
         self.fan_out(target, content, 1, (None, None), turn);

@@ -12,7 +12,7 @@ pub(super) struct Flight {
     /// The key of the channel. Valid only while there are entries: a flight whose messages are settled may outlive its channel.
     pub channel: usize,
     /// The messages. Empty after they are settled.
-    pub entries: SmallVec<[Entry; 1]>,
+    pub entries: SmallVec<[Box<Entry>; 1]>,
     /// The number of receivers that have the delivery in their windows.
     pub outstanding: u32,
     /// One of the receivers got the delivery because another receiver did not confirm it in time.

@@ -98,7 +98,7 @@ impl Broker {
         let is_spent = |entry: &Entry| most > 0 && entry.message.deliveries >= most;
         let waits = flight.failed.as_ref().is_some_and(|failed| failed.waits());
         let is_over = flight.entries.iter().all(|entry| entry.expired(turn.now));
-        if self.stopping || waits || is_over || flight.entries.iter().any(is_spent) {
+        if self.stopping || waits || is_over || flight.entries.iter().any(|entry| is_spent(entry)) {
             return;
         }
         if let Some(target) = self.next_within(key, share, turn.now) {
@@ -193,7 +193,7 @@ impl Broker {
     }
 
     /// Lets a message wait again: for the groups to which it is owed, or at its old position.
-    pub(super) fn put_back_or_owe(&mut self, channel: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+    pub(super) fn put_back_or_owe(&mut self, channel: usize, mut entry: Box<Entry>, turn: &mut Turn<'_>) {
         if entry.binding().is_some_and(|binding| binding.waits) {
             self.hold_owed(channel, entry, turn);
         } else {
@@ -203,7 +203,7 @@ impl Broker {
     }
 
     /// Holds a message that is owed to groups until a member has room, but at most for [`super::Bounds::group_wait`].
-    fn hold_owed(&mut self, channel: usize, entry: Entry, turn: &mut Turn<'_>) {
+    fn hold_owed(&mut self, channel: usize, entry: Box<Entry>, turn: &mut Turn<'_>) {
         let until = turn.now.after(self.settings.bounds.group_wait);
         let until = entry.message.expires.map_or(until, |expires| expires.min(until));
         for group in entry.binding().into_iter().flat_map(|binding| binding.groups.iter()) {

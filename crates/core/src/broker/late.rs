@@ -127,13 +127,13 @@ impl Broker {
             Some(shares) => shares.is_shared(connection),
         };
         let goes = is_elsewhere
-            || flight.entries.iter().any(is_over)
+            || flight.entries.iter().any(|entry| is_over(entry))
             || match shares
                 .filter(|shares| shares.is_held_beside(connection))
                 .and_then(|shares| shares.share(connection))
             {
                 Some(share) => self.next_within(delivery.flight, share, turn.now).is_some(),
-                None => flight.entries.iter().any(has_taker),
+                None => flight.entries.iter().any(|entry| has_taker(entry)),
             };
         let Some(key) = self.receiver_keys.get(&connection).copied().filter(|_| goes) else { return false };
         self.forget_overdue(connection, delivery);

@@ -109,7 +109,7 @@ use crate::policy::{ChannelPolicy, Spare};
 #[derive(Debug)]
 enum Delayed {
     /// A message of a kept channel; with the channel's key.
-    Kept(usize, Entry),
+    Kept(usize, Box<Entry>),
     /// A publication to a channel that is not kept.
     Fleeting {
         publication: Box<Publication<'static>>,

@@ -271,7 +271,7 @@ impl Broker {
         (channel, owner): (usize, Owner),
         (remembered, pending): (Option<Key>, Option<usize>),
         turn: &Turn<'_>,
-    ) -> SmallVec<[Entry; 1]> {
+    ) -> SmallVec<[Box<Entry>; 1]> {
         let publication = &publish.publication;
         let expires = expires_at(turn.now, publish.ttl.unwrap_or(self.channels[channel].policy.ttl));
         let origin = publish.origin.filter(|connection| self.receives(*connection, channel));
@@ -304,7 +304,7 @@ impl Broker {
                 deliveries: 0,
                 dead: None,
             };
-            let entry = Entry {
+            let entry = Box::new(Entry {
                 message,
                 remembered,
                 origin,
@@ -313,7 +313,7 @@ impl Broker {
                 suspect: false,
                 stage: Stage::Outside,
                 failures: None,
-            };
+            });
             self.charge(&entry);
             entries.push(entry);
         }
@@ -324,7 +324,7 @@ impl Broker {
     fn deliver_or_queue(
         &mut self,
         key: usize,
-        entries: SmallVec<[Entry; 1]>,
+        entries: SmallVec<[Box<Entry>; 1]>,
         publish: &Publish<'_>,
         turn: &mut Turn<'_>,
     ) {
@@ -360,7 +360,7 @@ impl Broker {
     }
 
     /// Queues an entry after all messages of its channel: in memory if it will be delivered soon, else in the store only.
-    pub(super) fn enqueue(&mut self, key: usize, mut entry: Entry, cause: Cause, turn: &mut Turn<'_>) {
+    pub(super) fn enqueue(&mut self, key: usize, mut entry: Box<Entry>, cause: Cause, turn: &mut Turn<'_>) {
         let (page, bytes) = (self.settings.bounds.page(self.is_memory_short()), self.burst_bytes());
         let id = entry.message.id;
         let channel = &mut self.channels[key];
@@ -400,7 +400,7 @@ impl Broker {
     pub(super) fn drop_entry(
         &mut self,
         key: usize,
-        mut entry: Entry,
+        mut entry: Box<Entry>,
         (fate, cause): (Fate, Cause),
         turn: &mut Turn<'_>,
     ) {

@@ -45,12 +45,13 @@ impl Broker {
     }
 
     /// Makes the entry of a message that was read from the store, and counts its bytes.
-    pub(super) fn stored_entry(&mut self, message: Message, origin: Option<ConnectionId>) -> Entry {
+    pub(super) fn stored_entry(&mut self, message: Message, origin: Option<ConnectionId>) -> Box<Entry> {
         let remembered = message.publication.as_ref().map(|id| self.dedup.key(message.first_channel(), id));
         // The message may have been delivered before the crash without a count; a delayed one that came due even under a new id.
         let suspect = message.id <= self.suspect_up_to;
         let (owner, stage) = (self.holdings.owner_of(&message), Stage::Paged);
-        let entry = Entry { message, remembered, origin, owner, written: true, suspect, stage, failures: None };
+        let written = true;
+        let entry = Box::new(Entry { message, remembered, origin, owner, written, suspect, stage, failures: None });
         self.charge(&entry);
         entry
     }
@@ -70,8 +71,8 @@ impl Broker {
         };
         let channel = self.channels.get(unstored.channel);
         let entry = match unstored.location {
-            Location::Waiting => channel.and_then(|channel| channel.waiting.get(&id)).map(|entry| &**entry),
-            Location::Parked => channel.and_then(|channel| channel.parked.get(&id)).map(|entry| &**entry),
+            Location::Waiting => channel.and_then(|channel| channel.waiting.get(&id)),
+            Location::Parked => channel.and_then(|channel| channel.parked.get(&id)),
             Location::Flight(key) => {
                 self.flights.get(key).and_then(|flight| flight.entries.iter().find(|entry| entry.message.id == id))
             }
@@ -174,7 +175,7 @@ impl Broker {
     }
 
     /// Places a written message that was parked. It becomes paged if earlier messages are paged or fill the memory, else it waits in memory.
-    fn place_stored(&mut self, key: usize, mut entry: Entry, turn: &mut Turn<'_>) {
+    fn place_stored(&mut self, key: usize, mut entry: Box<Entry>, turn: &mut Turn<'_>) {
         let (page, bytes) = (self.settings.bounds.page(self.is_memory_short()), self.burst_bytes());
         let (channel, id) = (&mut self.channels[key], entry.message.id);
         self.to_pump.push(key);
@@ -302,7 +303,7 @@ impl Broker {
         channel.waiting_bytes = 0;
         let waiting = std::mem::take(&mut channel.waiting).into_values();
         let parked = std::mem::take(&mut channel.parked).into_values();
-        let mut entries: Vec<Entry> = waiting.chain(parked).map(|entry| *entry).collect();
+        let mut entries: Vec<Box<Entry>> = waiting.chain(parked).collect();
         if let Some(expiring) = &mut channel.expiring {
             expiring.waiting.clear();
         }

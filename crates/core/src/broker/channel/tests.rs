@@ -4,7 +4,7 @@ use super::*;
 use crate::broker::stage::Stage;
 use crate::message::{Message, Payload};
 
-fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> Entry {
+fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> Box<Entry> {
     let message = Message {
         id: MessageId(id),
         channel: ChannelName::parse("sms").expect("a name"),
@@ -17,7 +17,7 @@ fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> E
         deliveries: 0,
         dead: None,
     };
-    Entry {
+    Box::new(Entry {
         message,
         remembered: None,
         origin,
@@ -26,7 +26,7 @@ fn entry(id: u64, origin: Option<ConnectionId>, expires: Option<Timestamp>) -> E
         suspect: false,
         stage: Stage::Waiting,
         failures: None,
-    }
+    })
 }
 
 fn channel() -> Channel {

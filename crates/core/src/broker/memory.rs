@@ -132,13 +132,9 @@ impl Broker {
     pub(super) fn relieve_memory(&mut self, turn: &mut Turn<'_>) {
         if self.is_memory_short() {
             self.deadlines.relief.get_or_insert(turn.now.after(limits::RELIEF_EVERY));
-            for _ in 0..limits::RELIEVED_AT_ONCE.min(self.channels.len()) {
-                self.memory.next_relieved = if self.memory.next_relieved < self.channels.capacity() {
-                    self.memory.next_relieved + 1
-                } else {
-                    0
-                };
+            for _ in 0..limits::RELIEVED_AT_ONCE.min(self.channels.capacity()) {
                 self.page_out_last(self.memory.next_relieved, turn);
+                self.memory.next_relieved = (self.memory.next_relieved + 1) % self.channels.capacity().max(1);
             }
         }
         for _ in 0..limits::RELIEVED_AT_ONCE {

@@ -15,6 +15,7 @@ mod confirming;
 mod expired;
 mod groups;
 mod holdings;
+mod memory;
 mod preference;
 mod refusals;
 mod replies;

@@ -18,7 +18,7 @@ impl Scene {
     }
 
     /// A receiver confirms its delivery with this number.
-    fn done(&mut self, connection: u64, sequence: u64, ack: AckMode) -> Vec<Effect> {
+    pub(super) fn done(&mut self, connection: u64, sequence: u64, ack: AckMode) -> Vec<Effect> {
         let connection = ConnectionId(connection);
         match ack {
             AckMode::Manual => {

@@ -184,6 +184,9 @@ pub const MEMORY_HEAD: usize = 2 << 10;
 /// How often the use of memory is looked at while nothing happens.
 pub const MEMORY_TRIM_EVERY: Duration = Duration::from_secs(1);
 
+/// The same while memory is scarce, for each 64 MiB of the budget and at most [`MEMORY_TRIM_EVERY`]: the work grows with the memory.
+pub const MEMORY_TRIM_SCARCE: Duration = Duration::from_millis(250);
+
 /// Freed bytes that are given back to the system.
 pub const MEMORY_TRIM_BYTES: usize = 8 << 20;
 

@@ -10,6 +10,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::limits;
 use wsmb_core::message::Timestamp;
@@ -138,6 +139,12 @@ impl Budget {
         used().saturating_sub(self.bytes / 100 * (limits::MEMORY_LAST_PERCENT - 5))
     }
 
+    /// How often freed memory is given back to the system while memory is scarce.
+    pub(super) fn trim_interval(&self) -> Duration {
+        let parts = u32::try_from(self.bytes >> 26).unwrap_or(u32::MAX).max(1);
+        limits::MEMORY_TRIM_SCARCE.saturating_mul(parts).min(limits::MEMORY_TRIM_EVERY)
+    }
+
     /// Whether much memory was freed since the last call that returned true.
     pub(super) fn has_fallen(&self) -> bool {
         let used = used();
@@ -199,6 +206,12 @@ mod tests {
         drop(block);
         assert!(budget.has_fallen());
         assert!(!budget.has_fallen(), "a second time");
+    }
+
+    #[test]
+    fn a_large_memory_is_given_back_less_often() {
+        let interval = |mebibytes: usize| Budget::new(mebibytes << 20).trim_interval().as_millis();
+        assert_eq!([32, 64, 128, 1024].map(interval), [250, 250, 500, 1_000]);
     }
 
     #[test]

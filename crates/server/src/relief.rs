@@ -48,10 +48,15 @@ impl Hub {
     /// Gives freed memory back to the system.
     pub(super) async fn run_memory(self: Arc<Self>) {
         loop {
-            tokio::time::sleep(limits::MEMORY_TRIM_EVERY).await;
+            let is_scarce = self.memory.is_scarce();
+            tokio::time::sleep(if is_scarce { self.memory.trim_interval() } else { limits::MEMORY_TRIM_EVERY }).await;
             self.relieve_memory();
-            if self.memory.has_fallen() {
+            let has_fallen = self.memory.has_fallen();
+            if has_fallen {
                 self.shrink();
+            }
+            // Also while memory is scarce: large blocks that come and go leave gaps that nothing else fits into.
+            if has_fallen || is_scarce {
                 // An error is a panic, which has written its own message.
                 let _ = tokio::task::spawn_blocking(memory::trim).await;
             }

@@ -54,6 +54,10 @@ pub const MEMORY_BUDGET: usize = 256 << 20;
 /// Channels that are looked at in one turn while memory is short, so that no turn becomes long.
 pub const RELIEVED_AT_ONCE: usize = 64;
 
+/// Delayed messages that are released in one turn, and messages that were held back: a turn takes a millisecond or two. If more are due at once,
+/// others have their turns in between.
+pub const RELEASED_AT_ONCE: usize = 1_024;
+
 /// How often a broker that is short of memory continues to give memory back while nothing else happens.
 pub const RELIEF_EVERY: Duration = Duration::from_millis(20);
 

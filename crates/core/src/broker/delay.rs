@@ -30,11 +30,12 @@ impl Broker {
         Some(delayed)
     }
 
-    /// Releases the messages that are due. Each gets a new id at the end of its channel's order. Its old row is removed when the new one is
-    /// written.
+    /// Releases messages that are due, at most [`limits::RELEASED_AT_ONCE`]; the next deadline is then in the past. Each gets a new id at the end
+    /// of its channel's order. Its old row is removed when the new one is written.
     pub(super) fn release_delayed(&mut self, turn: &mut Turn<'_>) {
-        while let Some((at, _)) = self.delayed.first_key_value().filter(|((due, _), _)| *due <= turn.now) {
-            let at = *at;
+        for _ in 0..limits::RELEASED_AT_ONCE {
+            let due = self.delayed.first_key_value().filter(|((due, _), _)| *due <= turn.now);
+            let Some(at) = due.map(|(at, _)| *at) else { return };
             let Some(delayed) = self.take_delayed(&at) else { return };
             match delayed {
                 Delayed::Fleeting { publication, origin, receivers, owner } => {

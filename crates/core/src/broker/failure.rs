@@ -184,8 +184,10 @@ impl Broker {
 
     /// Releases the held messages whose time has come.
     pub(super) fn release_held(&mut self, turn: &mut Turn<'_>) {
-        while let Some((key, _)) = self.held.first_key_value().filter(|((until, _), _)| *until <= turn.now) {
-            self.release(*key, false, turn);
+        for _ in 0..limits::RELEASED_AT_ONCE {
+            let over = self.held.first_key_value().filter(|((until, _), _)| *until <= turn.now);
+            let Some(key) = over.map(|(key, _)| *key) else { return };
+            self.release(key, false, turn);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What leaves memory while it is short, and what does not.
+//! What leaves memory while it is short, and what does not; and how much is done in one turn.
 
 use super::*;
 
@@ -84,4 +84,21 @@ fn messages_whose_failures_are_remembered_stay_in_memory() {
     scene.broker.set_memory_used(BUDGET / 10 * 6);
     scene.pass(1);
     assert_eq!(waiting(&scene), [1, 2]);
+}
+
+#[test]
+fn delayed_messages_that_are_due_at_once_are_released_in_several_turns() {
+    let mut scene = Scene::new();
+    scene.broker.settings.bounds.delayed = 4 * limits::RELEASED_AT_ONCE;
+    scene.delay = Some(Duration::from_secs(1));
+    for number in 0..2 * limits::RELEASED_AT_ONCE - 1 {
+        scene.send(&number.to_string(), None);
+    }
+    scene.now.0 += 1_000;
+    for left in [limits::RELEASED_AT_ONCE - 1, 0] {
+        scene.handle(Event::Tick);
+        assert_eq!(scene.broker.delayed.len(), left);
+        let is_due = scene.broker.next_deadline().is_some_and(|at| at <= scene.now);
+        assert_eq!(is_due, left > 0, "the next turn follows at once");
+    }
 }

@@ -68,7 +68,7 @@ impl Backpressure {
         }
     }
 
-    /// Whether publications for the store are refused. `has_stored`: their session has passed a message to the store in this pause; another session
+    /// Whether publications for the store are refused. `has_stored`: their session has passed more than a few messages to the store in this pause; another session
     /// is refused only when twice as many bytes wait.
     pub(super) fn refuses(&self, has_stored: bool) -> bool {
         match self.fullness.load(Ordering::Relaxed) {

@@ -31,7 +31,7 @@ thread_local! {
 /// What the session has to do with the store, while too many bytes wait for it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stores {
-    /// A message of the session was passed to the store.
+    /// More than a few messages of the session were passed to the store in this pause.
     pub(super) has_stored: bool,
     /// The session has waited for the store as long as it may.
     pub(super) has_waited: bool,

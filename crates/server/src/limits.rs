@@ -190,5 +190,8 @@ pub const MEMORY_TRIM_SCARCE: Duration = Duration::from_millis(250);
 /// Freed bytes that are given back to the system.
 pub const MEMORY_TRIM_BYTES: usize = 8 << 20;
 
+/// Bytes that a connection may send to the store during one pause of the backpressure without being paused itself: it is not the cause of the load.
+pub const STORE_FREE: u32 = 64 << 10;
+
 /// How long a connection waits whose messages wait for the store. Then its publications are refused with 05, so that the sender learns of it.
 pub const STORE_WAIT: Duration = Duration::from_secs(1);

@@ -49,8 +49,9 @@ pub(super) struct Reader {
     greeted: bool,
     /// The timer of the end was started.
     lingering: bool,
-    /// A message of the session was passed to the store: the session waits while too many bytes wait for the store.
-    stores: bool,
+    /// Bytes that the session has sent in reads that passed messages to the store. With more than [`limits::STORE_FREE`] it waits while too many bytes
+    /// wait for the store.
+    stored: u32,
     /// The session has published to so many receivers that they are flushed in slices: it waits for them.
     fans_out: bool,
     departed: bool,
@@ -89,7 +90,7 @@ impl Reader {
             closed: None,
             greeted: false,
             lingering: false,
-            stores: false,
+            stored: 0,
             fans_out: false,
             departed: false,
             halvings: 0,
@@ -105,9 +106,10 @@ impl Reader {
             return;
         }
         let was_greeted = self.greeted;
+        let length = u32::try_from(input.len()).unwrap_or(u32::MAX);
         let (hub, session) = (&*self.hub, &self.session);
         let has_waited = self.pauses.as_ref().is_some_and(|pauses| pauses.store_wait.is_some());
-        let stores = Stores { has_stored: self.stores, has_waited };
+        let stores = Stores { has_stored: self.stored > limits::STORE_FREE, has_waited };
         let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, stores);
         let result = self.decoder.feed(input, |incoming| {
             let flow = interpreter.take(incoming);
@@ -119,7 +121,9 @@ impl Reader {
         self.greeted = greeted;
         // What an acknowledgement makes the core write is not the receiver's load.
         let load = hub.apply_all(session, &mut requests);
-        self.stores |= load.stores && publishes;
+        if load.stores && publishes {
+            self.stored = self.stored.saturating_add(length);
+        }
         self.fans_out |= load.fans_out && publishes;
         recycle(requests);
         hub.relieve_memory();
@@ -175,14 +179,18 @@ impl Reader {
     /// Whether the session must not be read, because it has passed messages to the store and too many bytes wait there. A topic session waits without
     /// a limit, because a message on it can be refused only by the end of its connection.
     fn waits_for_store(&mut self, cx: &mut Context<'_>) -> bool {
-        if !self.stores {
+        if self.stored == 0 {
             return false;
         }
         let registered = self.pauses.as_ref().map_or(0, |pauses| pauses.registered);
-        let Some(pause) = self.hub.backpressure.pause(cx.waker(), registered) else {
-            self.stores = false;
-            if let Some(pauses) = &mut self.pauses {
-                pauses.store_wait = None;
+        let causes_load = self.stored > limits::STORE_FREE;
+        let pause = if causes_load { self.hub.backpressure.pause(cx.waker(), registered) } else { None };
+        let Some(pause) = pause else {
+            if !self.hub.backpressure.is_closed() {
+                self.stored = 0;
+                if let Some(pauses) = &mut self.pauses {
+                    pauses.store_wait = None;
+                }
             }
             return false;
         };

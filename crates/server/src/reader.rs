@@ -212,8 +212,12 @@ impl Reader {
             return Poll::Pending;
         }
         if self.hub.memory.is_nearly_used() && self.decoder.unfinished_capacity() >= limits::SHORT_MESSAGE {
-            let slowed = &mut self.pauses.get_or_insert_default().slowed;
-            slowed.get_or_insert_with(|| Box::pin(tokio::time::sleep(limits::MEMORY_SCAN_EVERY)));
+            // Looked at again after this time: each read could double the memory of the message.
+            let mut sleep = Box::pin(tokio::time::sleep(limits::MEMORY_SCAN_EVERY));
+            if sleep.as_mut().poll(cx).is_pending() {
+                self.pauses.get_or_insert_default().slowed = Some(sleep);
+                return Poll::Pending;
+            }
         }
         if let Some(pauses) = &mut self.pauses
             && let Some(sleep) = &mut pauses.slowed

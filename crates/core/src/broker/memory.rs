@@ -39,7 +39,7 @@ impl Broker {
         self.is_used((9, 10))
     }
 
-    /// Frees the room in tables for what was there once. To be called after much memory was freed: it takes a few milliseconds.
+    /// Frees the memory that tables keep for removed entries. Takes a few milliseconds; call it after much memory was freed.
     pub fn shrink(&mut self) {
         self.channels.shrink_to_fit();
         self.channel_keys.shrink_to_fit();
@@ -127,13 +127,13 @@ impl Broker {
         Some(finished)
     }
 
-    /// While memory is short: makes stored messages leave memory, a few channels in each turn. Afterwards: continues with the channels whose pages
+    /// While memory is short: makes stored messages leave memory, in a few channels in each turn; a deadline follows as long as some leave. Afterwards: continues with the channels whose pages
     /// were not read.
     pub(super) fn relieve_memory(&mut self, turn: &mut Turn<'_>) {
+        let mut continues = false;
         if self.is_memory_short() {
-            self.deadlines.relief.get_or_insert(turn.now.after(limits::RELIEF_EVERY));
             for _ in 0..limits::RELIEVED_AT_ONCE.min(self.channels.capacity()) {
-                self.page_out_last(self.memory.next_relieved, turn);
+                continues |= self.page_out_last(self.memory.next_relieved, turn);
                 self.memory.next_relieved = (self.memory.next_relieved + 1) % self.channels.capacity().max(1);
             }
         }
@@ -147,7 +147,7 @@ impl Broker {
                 self.to_pump.push(key);
             }
         }
-        if !self.memory.starved.is_empty() {
+        if continues || !self.memory.starved.is_empty() {
             self.deadlines.relief.get_or_insert(turn.now.after(limits::RELIEF_EVERY));
         }
     }
@@ -165,21 +165,22 @@ impl Broker {
         self.channels[key].next_page.starved && self.memory.starved.contains(&key) && self.deadlines.relief.is_some()
     }
 
-    /// Makes the stored messages at the end of a channel's backlog leave memory, down to a small page.
-    fn page_out_last(&mut self, key: usize, turn: &mut Turn<'_>) {
+    /// Makes the stored messages at the end of a channel's backlog leave memory, down to a small page. Returns true if some have left.
+    fn page_out_last(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
         // The answer to a running sweep could name the messages.
         if self.sweeping {
-            return;
+            return false;
         }
-        let Some(channel) = self.channels.get_mut(key) else { return };
+        let Some(channel) = self.channels.get_mut(key) else { return false };
         let paged = channel.page_out_last(self.settings.bounds.short_page_bytes);
         if paged.is_empty() {
-            return;
+            return false;
         }
         for mut entry in paged {
             self.uncharge(&entry);
             self.transition(key, &mut entry, Location::Paged, Cause::PagedOut);
         }
         self.sweep_later(turn.now);
+        true
     }
 }

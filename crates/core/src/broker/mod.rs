@@ -383,10 +383,8 @@ impl Broker {
 
     /// Pumps the channels that the turn has marked, and passes the collected store operations on.
     fn finish_turn(&mut self, turn: &mut Turn<'_>) {
-        if self.deadlines.relief.is_some_and(|at| at <= turn.now) {
-            self.deadlines.relief = None;
-            self.relieve_memory(turn);
-        } else if self.is_memory_short() {
+        let is_due = self.deadlines.relief.take_if(|at| *at <= turn.now).is_some();
+        if is_due || self.is_memory_short() {
             self.relieve_memory(turn);
         }
         // Bounded: each round delivers or gives up at least one message, or asks for a page, and adds at most the channels of changed

@@ -245,6 +245,26 @@ fn half_frames_of_a_mebibyte() {
     endure("half frames", setup().start(), &[Plan::holders(500, move |_| half.clone())]);
 }
 
+/// A connection that sends a long message slowly is ended if it holds much memory, and not if it holds little.
+#[test]
+fn the_connections_that_hold_most_are_ended() {
+    let broker = setup_with("server.memory_budget=32MiB").start();
+    let head = Head::new("/").modern().with("Authorization", &basic(QUIET, PASSWORD));
+    let mut small = Client::envelope_with(&broker, &head);
+    let bytes = message("quiet", &text(100 << 10), r#","id":"small""#);
+    let (first, rest) = bytes.split_at(bytes.len() / 2);
+    small.raw().send(first);
+    // Each needs a mebibyte, so 60 of them need twice the budget.
+    let whole = frame(opcode::TEXT, &vec![b'x'; 1 << 20]);
+    let half: Bytes = whole[..whole.len() / 10 * 9].into();
+    let counters = Counters::default();
+    flood::run(&[Plan::holders(60, move |_| half.clone())], broker.address(), Duration::from_secs(2), &counters);
+    assert!(counters.ended.load(Ordering::Relaxed) > 0, "{counters}");
+    broker.wait_for_log("ended the connection that held most memory");
+    small.raw().send(rest);
+    assert_eq!(small.next_reply()["response_code"], "00", "{}", small.trace());
+}
+
 #[test]
 fn fragments_of_messages_that_never_end() {
     let payload = vec![b'x'; 100 << 10];

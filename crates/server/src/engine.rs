@@ -323,7 +323,7 @@ impl Engine {
         self.dispatch.registry.insert(make)
     }
 
-    /// Frees the room in tables for what was there once.
+    /// Frees the memory that tables keep for removed entries.
     pub(super) fn shrink(&mut self) {
         self.broker.shrink();
         self.dispatch.registry.shrink();

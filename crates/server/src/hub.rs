@@ -70,7 +70,7 @@ pub(super) struct Parts {
 
 /// The load that requests have caused. Their session waits for it before it is read on.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Load {
+pub(super) struct TurnLoad {
     /// A message was passed to the store.
     pub(super) stores: bool,
     /// Frames were queued for so many sessions that they are flushed in slices.
@@ -203,14 +203,14 @@ impl Hub {
 
     /// Carries out requests of one session. Takes the lock once, unless the outbox gets full and must be flushed in between.
     /// Returns the load that the requests have caused.
-    pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) -> Load {
+    pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) -> TurnLoad {
         self.apply_from(Some(session), requests)
     }
 
-    fn apply_from(&self, source: Option<&Arc<Session>>, requests: &mut [Option<Request<'_>>]) -> Load {
+    fn apply_from(&self, source: Option<&Arc<Session>>, requests: &mut [Option<Request<'_>>]) -> TurnLoad {
         let mut requests = requests.iter_mut();
         let here = self.loops.here();
-        let mut load = Load::default();
+        let mut load = TurnLoad::default();
         while requests.len() > 0 {
             let outcome = {
                 let mut engine = self.engine();
@@ -381,7 +381,7 @@ impl Hub {
         ids.iter().filter_map(|id| engine.registry().get(*id).cloned()).collect()
     }
 
-    /// Frees the room in the core's tables for what was there once.
+    /// Frees the memory that the core's tables keep for removed entries.
     pub(super) fn shrink(&self) {
         self.engine().shrink();
     }

@@ -28,7 +28,7 @@ thread_local! {
     static PARSER: RefCell<envelope::Parser> = const { RefCell::new(envelope::Parser::new()) };
 }
 
-/// What the session has to do with the store, while too many bytes wait for it.
+/// The session's use of the store while too many bytes wait for the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stores {
     /// More than a few messages of the session were passed to the store in this pause.
@@ -123,7 +123,7 @@ impl<'a> Interpreter<'a> {
     }
 
     fn push_request(&mut self, request: Request<'a>) {
-        self.requests.push(Some(request));
+        self.push_with(|| request);
     }
 
     /// Builds a request in its place in the list: a request is large, and to copy it costs more than to make it.

@@ -31,11 +31,11 @@ pub const WHEEL_SLOTS: usize = 512;
 /// Reads of one socket in a row; then other connections are served.
 pub const READ_ROUNDS: usize = 8;
 
-/// Work for one read that takes longer makes the next reads of the connection shorter, so that the others do not wait: they get their turn after it.
-/// (Preparing 65,536 bytes of small messages takes less than a millisecond; subscriptions to many channels take more.)
+/// If the work for one read takes longer, the next reads of this connection are shorter, so that other connections do not wait for it.
+/// (65,536 bytes of small messages take less than a millisecond; subscriptions to many channels take more.)
 pub const LONG_READ: Duration = Duration::from_millis(3);
 
-/// The shortest such read is this power of two shorter than a whole one: a kibibyte.
+/// How often a read is halved at most: a read has at least a kibibyte.
 pub const READ_HALVINGS: u8 = 6;
 
 /// Bytes of one read while memory is scarce.
@@ -175,8 +175,8 @@ pub const MEMORY_LAST_PERCENT: usize = 95;
 /// How often the sessions are searched for those that hold most, at most: a search of 10,000 sessions takes about a millisecond.
 pub const MEMORY_SCAN_EVERY: Duration = Duration::from_millis(10);
 
-/// A connection that holds less is not ended for its memory: there would be thousands of them, and the cause is elsewhere.
-pub const MEMORY_HELD_MIN: usize = 16 << 10;
+/// A connection that holds less is not ended to free memory. The bound is low, because thousands of connections could fill the memory together.
+pub const MEMORY_HELD_MIN: usize = 1 << 10;
 
 /// The longest request head that is read while nearly all memory is used. An ordinary one takes some 500 bytes.
 pub const MEMORY_HEAD: usize = 2 << 10;
@@ -184,13 +184,14 @@ pub const MEMORY_HEAD: usize = 2 << 10;
 /// How often the use of memory is looked at while nothing happens.
 pub const MEMORY_TRIM_EVERY: Duration = Duration::from_secs(1);
 
-/// The same while memory is scarce, for each 64 MiB of the budget and at most [`MEMORY_TRIM_EVERY`]: the work grows with the memory.
+/// How often freed memory is given back to the system while memory is scarce, for each 64 MiB of the budget (the work grows with the memory), and
+/// at most [`MEMORY_TRIM_EVERY`].
 pub const MEMORY_TRIM_SCARCE: Duration = Duration::from_millis(250);
 
 /// Freed bytes that are given back to the system.
 pub const MEMORY_TRIM_BYTES: usize = 8 << 20;
 
-/// Bytes that a connection may send to the store during one pause of the backpressure without being paused itself: it is not the cause of the load.
+/// Bytes that a connection may send to the store during a pause of the backpressure without being paused itself: it does not cause the load.
 pub const STORE_FREE: u32 = 64 << 10;
 
 /// How long a connection waits whose messages wait for the store. Then its publications are refused with 05, so that the sender learns of it.

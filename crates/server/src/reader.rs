@@ -55,7 +55,7 @@ pub(super) struct Reader {
     /// The session has published to so many receivers that they are flushed in slices: it waits for them.
     fans_out: bool,
     departed: bool,
-    /// A read is this power of two shorter than a whole one, because the work for it takes long.
+    /// How often the size of a read is halved, because the work for each read takes long.
     halvings: u8,
     /// Present while the client publishes too fast.
     pauses: Option<Box<Pauses>>,
@@ -70,6 +70,12 @@ struct Pauses {
     store_wait: Option<Pin<Box<Sleep>>>,
     /// The end of a pause of a user that has reached its rate, or of a session with a long incomplete message while nearly all memory is used.
     slowed: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pauses {
+    fn slow_down(&mut self, time: Duration) {
+        self.slowed = Some(Box::pin(tokio::time::sleep(time)));
+    }
 }
 
 /// The result of one read.
@@ -130,7 +136,7 @@ impl Reader {
         if !pause.is_zero() {
             // The client is not read meanwhile, so its silence does not count.
             session.note_input(hub.now().after(pause));
-            self.pauses.get_or_insert_default().slowed = Some(Box::pin(tokio::time::sleep(pause)));
+            self.pauses.get_or_insert_default().slow_down(pause);
         }
         if !was_greeted && session.queue().is_answering() {
             hub.hold(Hold::Answer, session.id);
@@ -201,6 +207,25 @@ impl Reader {
         !is_over || self.session.profile.topic.is_some()
     }
 
+    /// Whether the session must not be read yet, because its user has reached its rate, or because nearly all memory is used and the session has sent
+    /// a part of a message: each read could double the memory of the message.
+    fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            if let Some(pauses) = &mut self.pauses
+                && let Some(sleep) = &mut pauses.slowed
+            {
+                if sleep.as_mut().poll(cx).is_pending() {
+                    return true;
+                }
+                pauses.slowed = None;
+            }
+            if !self.hub.memory.is_nearly_used() || self.decoder.unfinished_capacity() < limits::SHORT_MESSAGE {
+                return false;
+            }
+            self.pauses.get_or_insert_default().slow_down(limits::MEMORY_SCAN_EVERY);
+        }
+    }
+
     fn inbound(&mut self, cx: &mut Context<'_>) -> Poll<Inbound> {
         if self.fans_out {
             if !self.hub.loops.has_flushed(cx.waker()) {
@@ -211,21 +236,8 @@ impl Reader {
         if self.waits_for_store(cx) {
             return Poll::Pending;
         }
-        if self.hub.memory.is_nearly_used() && self.decoder.unfinished_capacity() >= limits::SHORT_MESSAGE {
-            // Looked at again after this time: each read could double the memory of the message.
-            let mut sleep = Box::pin(tokio::time::sleep(limits::MEMORY_SCAN_EVERY));
-            if sleep.as_mut().poll(cx).is_pending() {
-                self.pauses.get_or_insert_default().slowed = Some(sleep);
-                return Poll::Pending;
-            }
-        }
-        if let Some(pauses) = &mut self.pauses
-            && let Some(sleep) = &mut pauses.slowed
-        {
-            if sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            pauses.slowed = None;
+        if self.is_paused(cx) {
+            return Poll::Pending;
         }
         if self.session.transport().poll_read_ready(cx).is_pending() {
             return Poll::Pending;
@@ -238,7 +250,7 @@ impl Reader {
                 Ok(count) => {
                     let began = Instant::now();
                     self.take(&mut input[..count]);
-                    self.pace(began.elapsed());
+                    self.halvings = halvings_after(began.elapsed(), self.halvings);
                     Inbound::More
                 }
                 Err(error) => match error.kind() {
@@ -247,15 +259,6 @@ impl Reader {
                 },
             }
         }))
-    }
-
-    /// Chooses the size of the next read by the work for the last one.
-    fn pace(&mut self, work: Duration) {
-        if work > limits::LONG_READ {
-            self.halvings = limits::READ_HALVINGS.min(self.halvings + 1);
-        } else if work < limits::LONG_READ / 4 {
-            self.halvings = self.halvings.saturating_sub(1);
-        }
     }
 
     /// The client has sent a FIN. Returns whether the session stays open for answers.
@@ -308,6 +311,17 @@ impl Reader {
     }
 }
 
+/// Chooses the size of the next read by the work for the last one. `halvings`: how often the last one was halved.
+fn halvings_after(work: Duration, halvings: u8) -> u8 {
+    if work > limits::LONG_READ {
+        limits::READ_HALVINGS.min(halvings + 1)
+    } else if work < limits::LONG_READ / 4 {
+        halvings.saturating_sub(1)
+    } else {
+        halvings
+    }
+}
+
 /// Keeps the memory of a list of requests for the next read, up to [`limits::REQUESTS_AT_ONCE`].
 fn recycle(mut requests: Vec<Option<Request<'_>>>) {
     requests.clear();
@@ -353,5 +367,19 @@ impl Future for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.depart(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_work_makes_the_next_reads_shorter_and_short_work_makes_them_longer() {
+        let (long, middle, short) = (limits::LONG_READ * 2, limits::LONG_READ / 2, Duration::ZERO);
+        assert_eq!([long, middle, short].map(|work| halvings_after(work, 2)), [3, 2, 1]);
+        assert_eq!(halvings_after(long, limits::READ_HALVINGS), limits::READ_HALVINGS);
+        assert_eq!(halvings_after(short, 0), 0);
+        assert_eq!(wsmb_protocol::limits::READ_BUFFER >> limits::READ_HALVINGS, 1 << 10);
     }
 }

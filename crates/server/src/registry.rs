@@ -63,7 +63,7 @@ impl Registry {
         session
     }
 
-    /// Frees the room for sessions that have ended.
+    /// Frees the memory that tables keep for ended sessions.
     pub(super) fn shrink(&mut self) {
         self.sessions.shrink_to_fit();
         self.by_user.shrink_to_fit();

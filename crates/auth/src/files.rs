@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use super::hash::Hash;
 use super::htpasswd::{self, Entry};
-use crate::limits;
+use crate::{limits, platform};
 
 /// The users and their hashes. Immutable.
 #[derive(Debug, Default)]
@@ -127,13 +127,7 @@ struct FileVersion {
 
 impl FileVersion {
     fn of(metadata: &Metadata) -> Self {
-        #[cfg(unix)]
-        let identity = {
-            use std::os::unix::fs::MetadataExt as _;
-            (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
-        };
-        #[cfg(not(unix))]
-        let identity = (0, 0, 0);
+        let identity = platform::identity(metadata);
         Self { modified: metadata.modified().ok(), length: metadata.len(), identity }
     }
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::passwd::{self, PasswdError};
+use crate::platform;
 
 /// The name of the first user.
 pub const USER: &str = "wsmb";
@@ -55,8 +56,7 @@ pub fn first_start(data_dir: &Path) -> Result<Option<NewUser>, PasswdError> {
 pub fn make_private_directory(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    platform::make_directories_private(&mut builder);
     builder.create(path)
 }
 

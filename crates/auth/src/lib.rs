@@ -23,6 +23,7 @@ pub mod htpasswd;
 pub mod limits;
 pub mod passwd;
 pub mod permission;
+mod platform;
 mod queue;
 pub mod rate;
 mod throttle;

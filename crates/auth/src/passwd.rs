@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::hash::Hash;
 use super::htpasswd::{self, BadEntry};
-use crate::limits;
+use crate::{limits, platform};
+
+pub use crate::platform::Notice;
 
 /// The bcrypt cost of new passwords: some 50 ms on a small server. Later logins with the same password are served from the cache.
 const BCRYPT_COST: u32 = 10;
@@ -143,20 +145,6 @@ pub fn check(text: &[u8], user: &str, password: &str) -> Option<bool> {
     Some(hash.verify(password.as_bytes()))
 }
 
-/// What the caller must report about the owner of a written file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// An existing file kept its owner, group and mode; a new one has the owner it should have.
-    Nothing,
-    /// The owner changed to the user of this process, because only root may give a file to another user.
-    OwnerLost {
-        /// The numbers (uid, gid) of the previous owner and group.
-        owner: (u32, u32),
-    },
-    /// Root created a new file in a directory of root, so only root can read it.
-    RootOnly,
-}
-
 /// Replaces the file atomically and durably. An existing file keeps its owner, group and mode. A new file has mode 0600. If root creates
 /// the file, it gets the owner of the directory, so that the service that owns the directory can read it. A symbolic link is kept, and
 /// its target is replaced.
@@ -181,63 +169,18 @@ fn replace(target: &Path, text: &[u8]) -> io::Result<Notice> {
         let _ = fs::remove_file(&temporary);
     }
     let notice = written?;
-    #[cfg(unix)]
-    fs::File::open(directory_of(target))?.sync_all()?;
+    platform::sync_directory_of(target)?;
     Ok(notice)
-}
-
-#[cfg(unix)]
-fn directory_of(target: &Path) -> &Path {
-    target.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn write_new(temporary: &Path, target: &Path, text: &[u8]) -> io::Result<Notice> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    platform::make_file_private(&mut options);
     let mut file = options.open(temporary)?;
-    #[cfg(unix)]
-    let notice = copy_owner_and_mode(&file, target)?;
-    #[cfg(not(unix))]
-    let notice = {
-        let _ = target;
-        Notice::Nothing
-    };
+    let notice = platform::copy_owner_and_mode(&file, target)?;
     file.write_all(text)?;
     file.sync_all()?;
-    Ok(notice)
-}
-
-/// Gives the new file the owner, group and mode that `target` has or should have. Must run before the text is written.
-#[cfg(unix)]
-fn copy_owner_and_mode(file: &fs::File, target: &Path) -> io::Result<Notice> {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
-    let own = file.metadata()?;
-    let is_root = own.uid() == 0;
-    let old = fs::metadata(target).ok();
-    let model = match &old {
-        Some(old) => Some(old.clone()),
-        // Only root can give a file to another user.
-        None if is_root => Some(fs::metadata(directory_of(target))?),
-        None => None,
-    };
-    let mut notice = Notice::Nothing;
-    if let Some(model) = &model {
-        let owner = (model.uid(), model.gid());
-        let given = owner == (own.uid(), own.gid()) || fchown(file, Some(owner.0), Some(owner.1)).is_ok();
-        if !given {
-            // The group may be a group of this process's user.
-            let _ = fchown(file, None, Some(owner.1));
-            notice = Notice::OwnerLost { owner };
-        } else if old.is_none() && owner.0 == 0 {
-            notice = Notice::RootOnly;
-        }
-    }
-    // After the owner: changing the owner may clear bits of the mode.
-    if let Some(old) = old {
-        file.set_permissions(fs::Permissions::from_mode(old.mode() & 0o777))?;
-    }
     Ok(notice)
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::limits;
+use crate::{limits, platform};
 use wsmb_core::message::Timestamp;
 
 /// A reading of the system's clock.
@@ -23,7 +23,7 @@ impl Reading {
     /// Reads the system's clock.
     fn take() -> Self {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { wall: Timestamp(0).after(wall), is_synchronised: is_synchronised() }
+        Self { wall: Timestamp(0).after(wall), is_synchronised: platform::is_clock_synchronised() }
     }
 }
 
@@ -149,70 +149,15 @@ impl Clock {
     }
 }
 
-/// Time since an unspecified moment before the start, including the time during which the system was suspended.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+/// Time since an unspecified moment before the start, including the time during which the system was suspended, if the system reports it.
 pub(super) fn elapsed() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call writes one `timespec`, which outlives the call.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) } != 0;
-    if failed {
-        return running();
-    }
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or_default(), u32::try_from(time.tv_nsec).unwrap_or_default())
-}
-
-/// Time since an unspecified moment before the start.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-pub(super) fn elapsed() -> Duration {
-    running()
+    platform::since_boot().unwrap_or_else(running)
 }
 
 /// Time since an unspecified moment before the start; may exclude the time during which the system was suspended.
 pub(super) fn running() -> Duration {
     static BEGAN: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     BEGAN.get_or_init(std::time::Instant::now).elapsed()
-}
-
-/// Whether the kernel reports that a time service has set its clock.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn is_synchronised() -> bool {
-    static IS_ALLOWED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    if !*IS_ALLOWED.get_or_init(may_call_adjtimex) {
-        return true;
-    }
-    // SAFETY: all fields are numbers, for which zero is valid; with `modes` 0 the call changes nothing.
-    let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the call writes one `timex`, which outlives the call.
-    let answer = unsafe { libc::adjtimex(&raw mut state) };
-    answer == -1 || state.status & libc::STA_UNSYNC == 0
-}
-
-/// Whether `adjtimex` is allowed: a system call filter (`SystemCallFilter=` of systemd) kills a process for a call that the filter does not list. A child
-/// process tries the call.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn may_call_adjtimex() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    if !status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2")) {
-        return true;
-    }
-    // SAFETY: all fields are numbers, for which zero is valid.
-    let mut state: libc::timex = unsafe { std::mem::zeroed() };
-    // SAFETY: the child makes only two system calls, on its own memory. Other code would not be safe in it, because other threads may hold locks.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            libc::adjtimex(&raw mut state);
-            libc::_exit(0);
-        }
-        let mut end = 0;
-        child > 0 && libc::waitpid(child, &raw mut end, 0) == child && libc::WIFEXITED(end)
-    }
-}
-
-/// Other systems do not report it.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn is_synchronised() -> bool {
-    true
 }
 
 #[cfg(test)]

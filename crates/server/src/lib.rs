@@ -4,6 +4,7 @@
 //! Each file imports only files above it in this picture (`tests/tidy.rs` checks that there is no circle):
 //!
 //! ```text
+//! platform       what depends on the operating system
 //! transport      the bytes of one connection              encoding, batch      the layout of a turn's frames
 //! queue          the send queue of one session
 //! session        user, encoding, queue in front of transport
@@ -14,7 +15,7 @@
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
-//! handshake, listener, enforce, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
+//! handshake, listener, enforce, stop, opening, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
 //! Reasons for this design: `docs/decisions/server.md`.
@@ -48,6 +49,7 @@ mod memory;
 mod opening;
 mod origins;
 mod outbox;
+mod platform;
 mod proxies;
 mod queue;
 mod reader;
@@ -57,13 +59,10 @@ mod replies;
 mod request;
 mod session;
 mod settings;
-mod signals;
 mod stop;
 mod stopping;
 mod storage;
 mod tasks;
-#[cfg(unix)]
-mod terminal;
 mod timekeeping;
 mod timers;
 mod transport;
@@ -78,6 +77,5 @@ pub use error::ServeError;
 pub use lifecycle::{Load, RunningServer, Server, serve};
 pub use listener::{ListenError, obstacles};
 pub use memory::CountingAllocator;
+pub use platform::is_hang_up_ignored;
 pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
-#[cfg(unix)]
-pub use terminal::is_hang_up_ignored;

@@ -20,7 +20,7 @@ use super::reader::Reader;
 use super::settings::Listener;
 use super::stopping;
 use super::transport::Transport;
-use crate::limits;
+use crate::{limits, platform};
 
 /// An address on which the server cannot listen.
 #[derive(Debug)]
@@ -98,11 +98,7 @@ pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Bound>, ListenError>
 
 /// Whether the machine does not have the address.
 fn is_missing(cause: &io::Error) -> bool {
-    #[cfg(unix)]
-    if cause.raw_os_error() == Some(libc::EAFNOSUPPORT) {
-        return true;
-    }
-    matches!(cause.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::Unsupported)
+    cause.kind() == io::ErrorKind::AddrNotAvailable || platform::is_unknown_family(cause)
 }
 
 /// Returns the errors that a broker would get if it listened on these addresses now. Binds the addresses, but does not listen. Blocks: resolves
@@ -155,9 +151,7 @@ fn open(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpListene
 
 fn bind_one(address: SocketAddr, everything: &[SocketAddr]) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // On Windows this option would let two programs use the same port.
-    #[cfg(not(windows))]
-    socket.set_reuseaddr(true)?;
+    platform::reuse_port_after_restart(&socket)?;
     if address.is_ipv6() && everything.iter().any(|other| other.is_ipv4() && other.port() == address.port()) {
         // Alone, `[::]` also accepts IPv4; beside an IPv4 address with the same port, that would be a conflict.
         socket2::SockRef::from(&socket).set_only_v6(true)?;
@@ -195,13 +189,13 @@ pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
             Err(cause) if is_of_client(&cause) => {}
             Err(cause) => {
                 if let Some(withheld) = shared.accept_warning.admit() {
-                    match cause.raw_os_error() {
-                        #[cfg(unix)]
-                        Some(libc::EMFILE | libc::ENFILE) => tracing::warn!(
+                    if platform::is_out_of_descriptors(&cause) {
+                        tracing::warn!(
                             withheld,
                             "no connection can be accepted: no file descriptors are left; raise `ulimit -n` or lower server.max_connections"
-                        ),
-                        _ => error!(withheld, %cause, "no connection can be accepted"),
+                        );
+                    } else {
+                        error!(withheld, %cause, "no connection can be accepted");
                     }
                 }
                 // Evicted sockets free descriptors for new connections.

@@ -160,15 +160,6 @@ impl Budget {
     }
 }
 
-/// Gives freed memory back to the system. Blocks other threads' allocations meanwhile: some milliseconds for 100 MB.
-pub(super) fn trim() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: the function may be called at any time; it changes no memory that is in use.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::counters::Counters;
 use super::hub::Hub;
-use super::memory;
+use super::platform;
 use super::request::Request;
 use super::session::Session;
 use crate::limits;
@@ -58,7 +58,7 @@ impl Hub {
             // Also while memory is scarce: large blocks that come and go leave gaps that nothing else fits into.
             if has_fallen || is_scarce {
                 // An error is a panic, which has written its own message.
-                let _ = tokio::task::spawn_blocking(memory::trim).await;
+                let _ = tokio::task::spawn_blocking(platform::trim_memory).await;
             }
         }
     }

@@ -14,6 +14,8 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::platform;
+
 /// The byte stream of one connection. Any thread may write; only the connection's own task waits for readiness.
 #[derive(Debug)]
 pub(super) struct Transport {
@@ -58,8 +60,8 @@ impl Transport {
         let result = self.stream.try_io(Interest::READABLE, || {
             let got = (&*SockRef::from(&self.stream)).read(buffer)?;
             count = Some(got);
-            let emptied = cfg!(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "ios"));
-            if emptied && got > 0 && got < buffer.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            let emptied = platform::SHORT_READ_EMPTIES && got > 0 && got < buffer.len();
+            if emptied { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         match count {
             Some(count) => Ok(count),
@@ -115,20 +117,6 @@ impl Transport {
 
     /// Bytes that the peer's TCP has not acknowledged, including 1 for a FIN; `None` where the system does not report them.
     pub(super) fn unacknowledged(&self) -> Option<u64> {
-        unacknowledged(&self.stream)
+        platform::unacknowledged(&self.stream)
     }
-}
-
-#[cfg(target_os = "linux")]
-fn unacknowledged(stream: &TcpStream) -> Option<u64> {
-    use std::os::fd::AsRawFd;
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the descriptor is open as long as `stream` lives, and TIOCOUTQ (tcp(7): SIOCOUTQ) writes one int.
-    let failed = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } != 0;
-    if failed { None } else { u64::try_from(bytes).ok() }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn unacknowledged(_stream: &TcpStream) -> Option<u64> {
-    None
 }

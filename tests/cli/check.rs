@@ -155,3 +155,50 @@ fn all_errors_are_listed_in_the_order_of_the_lines_also_as_json() {
         .collect();
     assert!(kinds.contains(&"fact".to_owned()) && kinds.contains(&"warning".to_owned()), "{fine}");
 }
+
+#[test]
+fn check_distinguishes_errors_and_warnings() {
+    let directory = tempfile::tempdir().unwrap();
+    let check = |arguments: &[&str]| run(wsmb(directory.path()).arg("check").args(arguments));
+    // A small limit of connections avoids the warning about the number of open files.
+    let few = ["--set", "server.max_connections=100", "--listen", "127.0.0.1:0"];
+    let fresh = check(&few).with(0);
+    assert!(
+        fresh.stdout.contains("the broker would start; no warnings")
+            && fresh.stdout.contains("the first start makes a user"),
+        "{}",
+        fresh.stdout
+    );
+    assert!(!directory.path().join("wsmb-data").exists(), "the check must not write");
+    let exposed = [&few[..], &["--listen", "0.0.0.0:0"]].concat();
+    assert!(check(&exposed).with(0).stdout.contains("warning: "));
+    check(&[&exposed[..], &["--strict"]].concat()).with(1);
+    fs::write(directory.path().join("bad.toml"), "[server]\nlisten = \"127.0.0.1:1\"\nheartbaet = \"25s\"\n").unwrap();
+    let listeners = "[server]\nlisten = \"127.0.0.1:0\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n[[listener]]\naddress = \"[::1]:0\"\nproxy_protocol = true\n";
+    fs::write(directory.path().join("proxies.toml"), listeners).unwrap();
+    let behind = check(&["--config", "proxies.toml"]).with(0).stdout;
+    for words in ["127.0.0.1:0, [::1]:0 (PROXY protocol)", "trusts proxies", "10.0.0.0/8"] {
+        assert!(behind.contains(words), "{words}: {behind}");
+    }
+    let admins = "[auth]\nusers = [\"app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]\nadmins = [\"app\", \"nobody\"]\n[server]\nlisten = \"127.0.0.1:0\"\norigins = [\"https://app.example\"]\n";
+    fs::write(directory.path().join("admins.toml"), admins).unwrap();
+    let with_admins = check(&["--config", "admins.toml"]).with(0).stdout;
+    for words in ["app, nobody", "auth.admins: there is no user \"nobody\"", "https://app.example"] {
+        assert!(with_admins.contains(words), "{words}: {with_admins}");
+    }
+    assert!(!with_admins.contains("no user \"app\""), "{with_admins}");
+    assert!(fresh.stdout.contains("administrators  wsmb"), "{}", fresh.stdout);
+    let bad = check(&["--config", "bad.toml", "--json"]).with(1);
+    let report: serde_json::Value = serde_json::from_str(&bad.stdout).unwrap();
+    let error = report["text"].as_str().unwrap();
+    assert!(error.contains("bad.toml:3") && error.contains("heartbeat"), "{error}");
+    run(wsmb(directory.path()).args(["serve", "--config", "bad.toml"])).with(1).with_stderr("heartbeat");
+    fs::create_dir(directory.path().join("wsmb-data")).unwrap();
+    fs::write(
+        directory.path().join("wsmb-data/wsmb.db"),
+        "this is no database, but it is long enough to be read as one",
+    )
+    .unwrap();
+    let damaged = check(&few).with(1);
+    assert!(damaged.stdout.contains("error: the store "), "{}", damaged.stdout);
+}

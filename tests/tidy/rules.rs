@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::scan;
 
-/// The most lines of a source file, of a test file, and of a function.
+/// The most lines of a file and of a function.
 const FILE_LINES: usize = 500;
-const TEST_FILE_LINES: usize = 900;
 const FUNCTION_LINES: usize = 70;
 
 /// The crates of this workspace that each crate may import.
@@ -112,9 +111,12 @@ impl Source {
 
 /// No file exceeds the limit of lines.
 pub fn file_length(source: &Source) -> Vec<String> {
-    let most = if source.is_test { TEST_FILE_LINES } else { FILE_LINES };
     let lines = source.text.lines().count();
-    if lines > most { vec![format!("{}: {lines} lines, at most {most}", source.name())] } else { Vec::new() }
+    if lines > FILE_LINES {
+        vec![format!("{}: {lines} lines, at most {FILE_LINES}", source.name())]
+    } else {
+        Vec::new()
+    }
 }
 
 /// No function exceeds the limit of lines.
@@ -319,8 +321,7 @@ mod samples {
     fn file_length_finds_long_files() {
         assert!(file_length(&source("src/a.rs", &"\n".repeat(500))).is_empty());
         assert_eq!(file_length(&source("src/a.rs", &"\n".repeat(501))), ["src/a.rs: 501 lines, at most 500"]);
-        assert!(file_length(&test("tests/a.rs", &"\n".repeat(900))).is_empty());
-        assert_eq!(file_length(&test("tests/a.rs", &"\n".repeat(901))).len(), 1);
+        assert_eq!(file_length(&test("tests/a.rs", &"\n".repeat(501))).len(), 1);
     }
 
     #[test]

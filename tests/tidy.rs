@@ -120,6 +120,11 @@ fn no_value_depends_on_cfg_test() {
 }
 
 #[test]
+fn conditions_on_the_operating_system_stand_in_platform_modules() {
+    check(rules::platform_conditions);
+}
+
+#[test]
 fn no_test_is_ignored() {
     check(rules::no_ignored_test);
 }

@@ -244,6 +244,43 @@ pub fn no_value_for_tests(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// Names of operating systems in a `cfg`.
+const SYSTEMS: &[&str] = &["unix", "windows", "target_os", "target_family", "target_env", "target_vendor"];
+
+/// A condition on the operating system stands only in the file `platform.rs` of a crate, or in the folder `platform`.
+pub fn platform_conditions(source: &Source) -> Vec<String> {
+    let below = |package: &String| source.path.strip_prefix(Path::new("crates").join(package).join("src")).ok();
+    let Some(file) = source.package().as_ref().and_then(below).filter(|_| !source.is_test) else { return Vec::new() };
+    if file.starts_with("platform") || file == Path::new("platform.rs") {
+        return Vec::new();
+    }
+    let code = source.product_code();
+    conditions(&code)
+        .filter(|(_, condition)| SYSTEMS.iter().any(|system| contains_word(condition, system)))
+        .map(|(at, _)| {
+            let line = scan::line_of(&code, at);
+            format!(
+                "{}:{line}: a `cfg` of an operating system; it belongs into the crate's `platform.rs`",
+                source.name()
+            )
+        })
+        .collect()
+}
+
+/// The condition of each `cfg(…)`, `cfg!(…)` and `cfg_attr(…)`, with its position.
+fn conditions(code: &str) -> impl Iterator<Item = (usize, &str)> {
+    ["cfg(", "cfg!(", "cfg_attr("].into_iter().flat_map(move |start| {
+        code.match_indices(start).map(|(at, start)| {
+            let mut depth = 1;
+            let end = code[at + start.len()..].find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            (at, &code[at..end.map_or(code.len(), |end| at + start.len() + end)])
+        })
+    })
+}
+
 /// No test is ignored.
 pub fn no_ignored_test(source: &Source) -> Vec<String> {
     let lines = source.code.lines().enumerate().filter(|(_, line)| line.trim_start().starts_with("#[ignore"));
@@ -306,7 +343,7 @@ mod samples {
 
     use super::{
         Source, file_length, forbidden_text, function_length, has_test, import_direction, keys, module_docs,
-        named_tests, no_ignored_test, no_panic, no_value_for_tests, purity,
+        named_tests, no_ignored_test, no_panic, no_value_for_tests, platform_conditions, purity,
     };
 
     fn source(path: &str, text: &str) -> Source {
@@ -394,6 +431,31 @@ mod samples {
     fn no_value_for_tests_finds_cfg_test() {
         assert_eq!(no_value_for_tests(&source("a.rs", "const A: u8 = if cfg!(test) { 1 } else { 2 };")).len(), 1);
         assert!(no_value_for_tests(&source("a.rs", "#[cfg(test)]\nmod tests;")).is_empty());
+    }
+
+    #[test]
+    fn platform_conditions_are_found_outside_platform_modules() {
+        let found = |path: &str, text: &str| platform_conditions(&source(path, text)).len();
+        for condition in [
+            "#[cfg(unix)]\nfn f() {}",
+            "#[cfg(all(feature = \"a\",\n    not(windows)))]\nfn f() {}",
+            "#[cfg_attr(target_os = \"linux\", allow(dead_code))]\nfn f() {}",
+            "const A: bool = cfg!(any(target_env = \"gnu\", windows));",
+        ] {
+            assert_eq!(found("crates/a/src/b/c.rs", condition), 1, "{condition}");
+            assert_eq!(found("crates/a/src/platform.rs", condition), 0, "{condition}");
+            assert_eq!(found("crates/a/src/platform/b.rs", condition), 0, "{condition}");
+            assert_eq!(found("tests/a/main.rs", condition), 0, "{condition}");
+        }
+        for text in [
+            "#[cfg(feature = \"unix\")]\nfn f() {}",
+            "#[cfg(target_arch = \"x86_64\")]\nfn f() { unix() }",
+            "#[cfg(all(test, unix))]\nmod tests {}",
+            "#[cfg(test)]\nmod tests {\n    #[cfg(unix)]\n    fn f() {}\n}",
+            "// cfg(unix)",
+        ] {
+            assert_eq!(found("crates/a/src/b.rs", text), 0, "{text}");
+        }
     }
 
     #[test]

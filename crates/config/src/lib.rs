@@ -20,6 +20,7 @@ pub mod import;
 mod keys;
 pub mod limits;
 mod model;
+mod platform;
 mod raw;
 mod url;
 mod values;

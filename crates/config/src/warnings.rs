@@ -10,6 +10,7 @@ use wildmatch::WildMatch;
 
 use super::glob;
 use super::model::{Config, Listener};
+use super::platform::{is_world_readable, open_files};
 use wsmb_core::policy::ChannelPolicy;
 use wsmb_protocol::origin::Origin;
 
@@ -266,25 +267,6 @@ fn is_public(listen: &str) -> bool {
         Ok(address) => !address.to_canonical().is_loopback(),
         Err(_) => !host.eq_ignore_ascii_case("localhost"),
     }
-}
-
-#[cfg(unix)]
-fn is_world_readable(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.mode() & 0o004 != 0)
-}
-
-#[cfg(not(unix))]
-fn is_world_readable(_: &Path) -> bool {
-    false
-}
-
-/// The number of files that this process may open (`ulimit -n`, the soft limit). `None` on systems without such a limit.
-fn open_files() -> Option<u64> {
-    #[cfg(unix)]
-    return rlimit::Resource::NOFILE.get_soft().ok();
-    #[cfg(not(unix))]
-    None
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::connection_state::ConnectionState;
 use super::payload::Payload;
-use super::process::Process;
+use super::platform::{self, Process};
 use super::wire::{ConnectionPlan, Session, SessionEvent, Wire, frame};
 use crate::limits;
 use wsmb_client::{Credentials, Url};
@@ -273,8 +273,7 @@ impl<S: Session> Connection<S> {
         if self.queued() > 0 {
             self.flush()?;
         }
-        // A short read has emptied the socket, except on Windows.
-        Ok(count == buffer.len() || cfg!(windows))
+        Ok(count == buffer.len() || !platform::SHORT_READ_EMPTIES)
     }
 
     /// Writes queued bytes until the socket is full.

@@ -25,6 +25,7 @@ pub mod limits;
 mod open_files;
 mod options;
 mod payload;
+mod platform;
 mod process;
 mod report;
 mod tracker;

@@ -7,8 +7,8 @@
 use std::fmt;
 
 use super::{Group, MessageStore, Prefix, StoppedStore, StoreError, StoreSettings};
-use crate::files::canonical;
 use crate::limits;
+use crate::platform::canonical;
 use crate::settings::Location;
 use wsmb_core::message::{Message, MessageId};
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io;
 
 use crate::limits;
-use crate::system;
+use crate::platform;
 use wsmb_core::broker::StoreFailure;
 use wsmb_core::message::MessageId;
 
@@ -190,8 +190,8 @@ impl StoreError {
     /// As [`Self::of_io`], for an error number of the operating system.
     pub(crate) fn of_errno(place: &str, doing: &'static str, errno: i32) -> Self {
         let place = place.to_owned();
-        match system::cause(errno) {
-            Some(system::Cause { name: "ENOSPC", .. }) => Self::Full { place },
+        match platform::cause(errno) {
+            Some(platform::Cause { name: "ENOSPC", .. }) => Self::Full { place },
             _ => Self::System { place, doing, errno },
         }
     }
@@ -222,7 +222,7 @@ impl StoreError {
     pub fn is_out_of_room(&self) -> bool {
         match self {
             Self::Full { .. } | Self::OverBudget { .. } | Self::LowDisk { .. } => true,
-            Self::System { errno, .. } => system::is_lack_of_room(*errno),
+            Self::System { errno, .. } => platform::is_lack_of_room(*errno),
             _ => false,
         }
     }
@@ -285,8 +285,8 @@ impl StoreError {
                  set store.max_size",
                 free >> 20
             ),
-            Self::System { place, doing, errno } => match system::cause(*errno) {
-                Some(system::Cause { name, meaning, remedy }) => {
+            Self::System { place, doing, errno } => match platform::cause(*errno) {
+                Some(platform::Cause { name, meaning, remedy }) => {
                     write!(f, "the store {place} could not be {doing}: {meaning} ({name}); {remedy}")
                 }
                 None => {

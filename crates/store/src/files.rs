@@ -1,18 +1,17 @@
-//! Names of files, and their durability. Never writes to a file.
+//! Names of files, and new files. Never writes to a file.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::datetime;
+use crate::{datetime, platform};
 use wsmb_core::message::Timestamp;
 
 /// Options that open a file for reading and writing, and create it for its owner only (mode 0600).
 pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    platform::make_file_private(&mut options);
     options
 }
 
@@ -21,23 +20,6 @@ pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
-}
-
-/// Makes the name of a new or renamed file or directory durable, so that a power cut cannot undo the change. Does nothing on systems that cannot open
-/// a directory.
-pub(crate) fn sync_directory(path: &Path) {
-    if cfg!(unix)
-        && let Some(directory) = path.parent()
-    {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        let _ = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
-    }
-}
-
-/// The canonical path, by which the store is locked. On other systems than Unix an absolute path, because not every program accepts the canonical
-/// form.
-pub(crate) fn canonical(path: &Path) -> std::io::Result<PathBuf> {
-    if cfg!(unix) { path.canonicalize() } else { std::path::absolute(path) }
 }
 
 /// An unused name for a file that is renamed: `wsmb.db.damaged-20261122T100000Z`.

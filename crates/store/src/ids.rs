@@ -16,8 +16,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::files::{beside, private, sync_directory};
+use crate::files::{beside, private};
 use crate::limits;
+use crate::platform::sync_directory;
 use wsmb_core::message::{AcceptedId, Timestamp};
 
 const MAGIC: [u8; 8] = *b"wsmbids1";

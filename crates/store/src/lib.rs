@@ -27,6 +27,7 @@ mod memory;
 mod message_store;
 mod open;
 mod page;
+mod platform;
 mod publications;
 mod requeue;
 mod restamp;
@@ -35,7 +36,6 @@ mod settings;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sql;
 mod sqlite;
-mod system;
 mod tools;
 mod worker;
 

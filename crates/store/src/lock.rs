@@ -8,22 +8,16 @@
 //! locks on that file. To find out whether a file is locked, read the system's list of locks.
 
 use std::fs::{File, TryLockError};
-#[cfg(target_os = "linux")]
-use std::io::ErrorKind;
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::StoreError;
 use crate::files::{beside, private};
-use crate::limits;
+use crate::{limits, platform};
 
 /// Pause between two attempts to lock a file.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often the system's list of locks is read when a lock is not found. The kernel returns the list page by page; if other locks are taken or
-/// released between two pages, an entry may be missing.
-#[cfg(target_os = "linux")]
-const LIST_READS: usize = 3;
 
 /// The lock, held until dropped.
 #[derive(Debug)]
@@ -80,7 +74,7 @@ impl StoreLock {
     /// The process that holds the lock of the store at this path; `None` if no process does.
     pub(super) fn holder(store: &Path) -> Option<String> {
         // The lock file may have been deleted while the broker runs.
-        if let Some(process) = FileLock::holder(store) {
+        if let Some(process) = platform::lock_holder(store) {
             return Some(process);
         }
         let is_held = Self::is_held(store);
@@ -103,8 +97,10 @@ impl FileLock {
     ///
     /// # Errors
     /// [`StoreError::Locked`], or the reason why the file cannot be opened.
-    #[cfg(target_os = "linux")]
     pub(super) fn take(store: &Path) -> Result<Self, StoreError> {
+        if !platform::CAN_LOCK_STORE {
+            return Ok(Self { _file: None });
+        }
         let place = store.display().to_string();
         // SQLite reports a read-only file when the broker writes to it.
         let file = private().open(store).or_else(|error| match error.kind() {
@@ -114,49 +110,12 @@ impl FileLock {
         let file = file.map_err(|error| StoreError::of_io(&place, "opened", &error))?;
         match lock(&file) {
             Ok(true) => Ok(Self { _file: Some(file) }),
-            Ok(false) => Err(StoreError::Locked { holder: Self::holder(store), place }),
+            Ok(false) => Err(StoreError::Locked { holder: platform::lock_holder(store), place }),
             // The file system has no locks: only the lock file beside the store protects it.
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Self { _file: Some(file) }),
             Err(error) => Err(StoreError::of_io(&place, "locked", &error)),
         }
     }
-
-    #[cfg(not(target_os = "linux"))]
-    #[allow(clippy::unnecessary_wraps)] // The signature is the same on every system.
-    pub(super) fn take(_store: &Path) -> Result<Self, StoreError> {
-        Ok(Self { _file: None })
-    }
-
-    /// The process that holds the lock of the store's file, according to the system's list of locks; `None` if no process does, or if the list does
-    /// not say.
-    #[cfg(target_os = "linux")]
-    fn holder(store: &Path) -> Option<String> {
-        use std::os::unix::fs::MetadataExt as _;
-        let file = std::fs::metadata(store).ok()?;
-        let wanted = format!("{:02x}:{:02x}:{}", libc::major(file.dev()), libc::minor(file.dev()), file.ino());
-        (0..LIST_READS).find_map(|_| process_with_lock(&wanted))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn holder(_store: &Path) -> Option<String> {
-        None
-    }
-}
-
-/// The process that holds a `flock` on the file with this number ("08:01:123456"), according to the system's list of locks.
-#[cfg(target_os = "linux")]
-fn process_with_lock(wanted: &str) -> Option<String> {
-    let mut list = Vec::with_capacity(64 * 1024);
-    File::open("/proc/locks").and_then(|mut locks| locks.read_to_end(&mut list)).ok()?;
-    // Example: "1: FLOCK  ADVISORY  WRITE 812 08:01:123456 0 EOF". A waiting lock has "->" as the second word.
-    let list = String::from_utf8_lossy(&list);
-    let mut locks = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let process = locks.find_map(|words| match words[..] {
-        [_, "FLOCK", _, "WRITE", process, file, ..] if file == wanted => Some(process.to_owned()),
-        _ => None,
-    })?;
-    // The list shows the process id 0 for a process in another container.
-    Some(if process == "0" { "a process in another container".to_owned() } else { format!("process {process}") })
 }
 
 /// The holder that the text of the lock file names, if the text is a process id.

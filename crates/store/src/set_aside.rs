@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use super::lock::StoreLock;
 use crate::error::StoreError;
-use crate::files::{aside_name, beside, canonical};
+use crate::files::{aside_name, beside};
 use crate::ids::ids_beside;
+use crate::platform::canonical;
 use crate::settings::{Location, StoreSettings};
 
 /// The local file of the store that the settings name: the SQLite file, or the journal in front of a database server.

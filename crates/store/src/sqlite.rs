@@ -30,9 +30,10 @@ use rusqlite::{Connection, OptionalExtension, Rows, Transaction, TransactionBeha
 
 use super::lock::StoreLock;
 use super::{Background, Columns, Group, MessageStore, Page, Prefix, Restamp, StoreError, Summary, Swept};
-use crate::files::{aside_name, beside, canonical, private, sync_directory};
+use crate::files::{aside_name, beside, private};
 use crate::limits;
 use crate::page::PageBuilder;
+use crate::platform::{self, canonical, sync_directory};
 use crate::settings::SizeLimit;
 use room::Room;
 use write::remove;
@@ -374,8 +375,7 @@ fn make_directory(directory: &Path) -> std::io::Result<()> {
     let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
     let mut builder = DirBuilder::new();
     builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    platform::make_directories_private(&mut builder);
     builder.create(directory)?;
     missing.into_iter().for_each(sync_directory);
     Ok(())

@@ -111,9 +111,7 @@ pub const EXEC_RATE: usize = 100_000;
 pub const EXEC_QUIET_POLL: Duration = Duration::from_secs(5);
 
 /// The first pause between two checks whether the reader of a pipe has read a line.
-#[cfg(unix)]
 pub const PIPE_POLL_FIRST: Duration = Duration::from_micros(20);
 
 /// The longest such pause: short compared with the time that a slow reader needs for a line.
-#[cfg(unix)]
 pub const PIPE_POLL: Duration = Duration::from_millis(5);

@@ -2,6 +2,7 @@
 
 mod cli;
 mod limits;
+mod platform;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,7 @@
 
 use rusqlite::ffi;
 
-use crate::StoreError;
+use crate::{StoreError, platform};
 
 /// The failed operation of SQLite, as a participle that follows "could not be".
 fn doing(extended: i32) -> &'static str {
@@ -41,7 +41,9 @@ pub(crate) fn meaning(place: &str, error: &rusqlite::Error, errno: i32) -> Store
         (ffi::SQLITE_CORRUPT | ffi::SQLITE_NOTADB, _) | (_, ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA) => {
             StoreError::Damaged { place, detail }
         }
-        (ffi::SQLITE_NOMEM, _) | (_, ffi::SQLITE_IOERR_NOMEM) => StoreError::of_errno(&place, "used", libc_enomem()),
+        (ffi::SQLITE_NOMEM, _) | (_, ffi::SQLITE_IOERR_NOMEM) => {
+            StoreError::of_errno(&place, "used", platform::OUT_OF_MEMORY)
+        }
         (ffi::SQLITE_IOERR | ffi::SQLITE_CANTOPEN, _) if errno != 0 => {
             StoreError::of_errno(&place, doing(extended), errno)
         }
@@ -51,17 +53,6 @@ pub(crate) fn meaning(place: &str, error: &rusqlite::Error, errno: i32) -> Store
         }
         _ => StoreError::Unavailable { place, detail },
     }
-}
-
-#[cfg(unix)]
-fn libc_enomem() -> i32 {
-    libc::ENOMEM
-}
-
-/// `ERROR_NOT_ENOUGH_MEMORY`.
-#[cfg(not(unix))]
-fn libc_enomem() -> i32 {
-    8
 }
 
 #[cfg(all(test, unix))]

@@ -4,21 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::files::{aside_name, beside};
-
-/// Device and inode.
-type Identity = (u64, u64);
-
-#[cfg(unix)]
-fn identity(path: &Path) -> Option<Identity> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-/// On this system an open file cannot be moved or deleted.
-#[cfg(not(unix))]
-fn identity(_path: &Path) -> Option<Identity> {
-    None
-}
+use crate::platform::{Identity, identity};
 
 /// A file that is open.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use super::failure::classify;
 use super::schema::{Tables, exists};
 use super::{row, torn_journal, wal};
 use crate::error::StoreError;
-use crate::files::canonical;
 use crate::inspect::Inspection;
 use crate::limits;
 use crate::lock::StoreLock;
+use crate::platform::canonical;
 use crate::settings::Prefix;
 
 /// Inspects the file.

@@ -13,7 +13,7 @@ use super::schema::Tables;
 use crate::files::beside;
 use crate::limits;
 use crate::lock::FileLock;
-use crate::{Columns, StoreError};
+use crate::{Columns, StoreError, platform};
 
 /// Prepared statements that are kept: every statement that recurs.
 const STATEMENTS: usize = 32;
@@ -225,21 +225,11 @@ pub(super) fn reserve_space(connection: &Connection) -> rusqlite::Result<()> {
     let mut bytes = pragma("PRAGMA page_count")? * pragma("PRAGMA page_size")?;
     control(connection, ffi::SQLITE_FCNTL_SIZE_HINT, &mut bytes).map_err(|error| match error.sqlite_error_code() {
         // SQLite returns this code for every failed extension of a file, whatever the cause is.
-        Some(ErrorCode::SystemIoFailure) if is_full(last_errno(connection)) => {
+        Some(ErrorCode::SystemIoFailure) if platform::is_full(last_errno(connection)) => {
             rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)
         }
         _ => error,
     })
-}
-
-#[cfg(unix)]
-fn is_full(errno: c_int) -> bool {
-    errno == libc::ENOSPC || errno == 0
-}
-
-#[cfg(not(unix))]
-fn is_full(_errno: c_int) -> bool {
-    true
 }
 
 /// The operating system's error number for the last failure of the main file; 0 if unknown.

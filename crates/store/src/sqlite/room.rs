@@ -8,6 +8,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use crate::limits;
+use crate::platform::{Space, space};
 use crate::settings::SizeLimit;
 
 /// The state of a limit.
@@ -59,14 +60,6 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<u64> {
     connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
 }
 
-/// The space of a disk, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Space {
-    pub(super) total: u64,
-    /// What a process without special rights may still use.
-    pub(super) free: u64,
-}
-
 impl Space {
     /// Whether too little is left for new rows, if `unused` bytes of the file are free pages.
     pub(super) fn is_low(self, unused: u64) -> bool {
@@ -81,19 +74,6 @@ impl Space {
     fn reserve(self) -> u64 {
         (self.total / 100 * limits::DISK_RESERVE_PERCENT).min(limits::DISK_RESERVE_BYTES)
     }
-}
-
-/// Measures the disk of a file; `None` if the system does not tell.
-#[cfg(unix)]
-fn space(file: &Path) -> Option<Space> {
-    let found = rustix::fs::statvfs(file).ok()?;
-    Some(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
-}
-
-/// Other systems refuse new rows when the disk is full.
-#[cfg(not(unix))]
-fn space(_file: &Path) -> Option<Space> {
-    None
 }
 
 #[cfg(test)]

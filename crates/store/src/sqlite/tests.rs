@@ -2,8 +2,8 @@
 
 use tempfile::TempDir;
 
-use super::room::Space;
 use super::*;
+use crate::platform::Space;
 use crate::{ChannelSummary, StoppedStore, StoreSettings, Tools as _, inspect};
 use wsmb_core::message::{Message, Payload, PublicationId};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
-use crate::limits;
+use crate::{limits, platform};
 use wsmb_auth::{first_start, passwd};
 use wsmb_client::Url;
 
@@ -214,10 +214,8 @@ fn read(path: &Path) -> std::io::Result<Option<String>> {
     Ok(Some(text))
 }
 
-#[cfg(unix)]
 fn warn_if_others_can_read(path: &Path, file: &std::fs::File) {
-    use std::os::unix::fs::PermissionsExt as _;
-    if file.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0) {
+    if platform::is_readable_by_others(file) {
         let path = path.display();
         super::output::note(&format!(
             "wsmb: warning: other users can read the passwords in {path}; run: chmod 600 {path}"
@@ -225,18 +223,9 @@ fn warn_if_others_can_read(path: &Path, file: &std::fs::File) {
     }
 }
 
-#[cfg(not(unix))]
-fn warn_if_others_can_read(_: &Path, _: &std::fs::File) {}
-
-/// Returns the path of this user's file of logins, as the XDG base directory specification says (on Windows: below `APPDATA`).
+/// Returns the path of this user's file of logins.
 fn file() -> Option<PathBuf> {
-    let directory = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = if cfg!(windows) {
-        directory("APPDATA")
-    } else {
-        directory("XDG_CONFIG_HOME").or_else(|| directory("HOME").map(|home| home.join(".config")))
-    };
-    config.map(|config| config.join("wsmb").join("contexts.toml"))
+    platform::configuration_directory().map(|config| config.join("wsmb").join("contexts.toml"))
 }
 
 /// Returns the failure for a name under which no login is stored.

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::fields::PREFIX;
 pub(crate) use self::process::{CommandResult, Termination, run};
+use crate::platform;
 
 /// Properties of a message that its command gets as environment variables.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +84,7 @@ pub(crate) fn command_name(command: &str) -> String {
 
 /// Whether a variable of this program's environment is a setting of this program. The command does not get such a variable.
 fn is_wsmb_variable(name: &std::ffi::OsStr) -> bool {
-    let name = name.to_string_lossy();
-    let name = if cfg!(windows) { name.to_ascii_uppercase() } else { name.into_owned() };
-    name.starts_with(PREFIX)
+    platform::variable_key(&name.to_string_lossy()).starts_with(PREFIX)
 }
 
 #[cfg(test)]

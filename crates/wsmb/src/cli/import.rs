@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::output::{self, Style};
 use super::{Failure, Outcome};
+use crate::platform;
 use wsmb_config::import;
 
 /// Convert the PHP broker's config.ini into a configuration file for this broker
@@ -103,8 +104,7 @@ fn ask_about(text: &str) -> Result<Option<bool>, Failure> {
 fn write_new(path: &Path, text: &str) -> Outcome {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    platform::make_file_private(&mut options);
     let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| Failure::failed(format_args!("cannot write {}: {error}", path.display())))
 }

@@ -24,7 +24,7 @@ use super::connect::Connect;
 use super::output::{self, Style};
 use super::signals::Stop;
 use super::{Failure, Outcome, arguments, exec};
-use crate::limits;
+use crate::{limits, platform};
 use wsmb_client::Url;
 use wsmb_core::message::ChannelName;
 
@@ -178,7 +178,7 @@ impl Receive {
             }),
             None => {
                 let (raw, json, channel) = (self.raw, self.json, self.channels.len() > 1);
-                Task::Print(Printer { raw, json, channel, pipe: print::is_pipe() })
+                Task::Print(Printer { raw, json, channel, pipe: platform::stdout_is_pipe() })
             }
         }
     }

@@ -18,6 +18,7 @@ use super::contexts::{self, Context, Contexts, Secret};
 use super::output::{self, Style};
 use super::settings::Settings;
 use super::{Failure, Outcome, build};
+use crate::platform;
 use wsmb_auth::{NewUser, first_start, passwd};
 use wsmb_client::Url;
 use wsmb_config::Config;
@@ -219,8 +220,12 @@ impl Greeting<'_> {
                     Some(stored) => {
                         text.push_str(&format!("\n\nThe commands below read both from {}.", stored.display()))
                     }
-                    None if cfg!(windows) => login = format!("set WSMB_USER={user}& set WSMB_PASSWORD={password}& "),
-                    None => login = format!("WSMB_USER={user} WSMB_PASSWORD={password} "),
+                    None => {
+                        login = platform::with_variables(&[
+                            ("WSMB_USER", user.as_str()),
+                            ("WSMB_PASSWORD", password.as_str()),
+                        ])
+                    }
                 }
             }
             Users::Known { .. } if self.stored.is_some() => {}
@@ -233,11 +238,7 @@ impl Greeting<'_> {
                 ));
             }
         }
-        let message = if cfg!(windows) {
-            r#""{\"receiver\":\"081234567890\",\"message\":\"Your code is 402913\"}""#
-        } else {
-            r#"'{"receiver":"081234567890","message":"Your code is 402913"}'"#
-        };
+        let message = platform::quoted(r#"{"receiver":"081234567890","message":"Your code is 402913"}"#);
         let url = self.urls.first().filter(|url| !is_same(url, self.default_url));
         let url = url.map(|url| format!(" --url {url}")).unwrap_or_default();
         text.push_str(&format!(
@@ -264,10 +265,11 @@ fn url(mut address: SocketAddr) -> String {
 
 /// Returns the text that runs this program in a shell: its name if it is in `PATH`, else its path.
 fn program() -> String {
-    const NAME: &str = if cfg!(windows) { "wsmb.exe" } else { "wsmb" };
     let Ok(own) = std::env::current_exe() else { return "wsmb".to_owned() };
     let found = std::env::var_os("PATH").and_then(|path| {
-        std::env::split_paths(&path).map(|directory| directory.join(NAME)).find(|candidate| candidate.is_file())
+        std::env::split_paths(&path)
+            .map(|directory| directory.join(platform::PROGRAM))
+            .find(|candidate| candidate.is_file())
     });
     let same = |a: &Path, b: &Path| a.canonicalize().ok().zip(b.canonicalize().ok()).is_some_and(|(a, b)| a == b);
     if found.is_some_and(|found| same(&found, &own)) { "wsmb".to_owned() } else { quoted(own.as_os_str()) }
@@ -277,13 +279,7 @@ fn program() -> String {
 fn quoted(path: &OsStr) -> String {
     let text = path.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '\\' | ':' | '+');
-    if text.chars().all(plain) {
-        text.into_owned()
-    } else if cfg!(windows) {
-        format!("\"{text}\"")
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    if text.chars().all(plain) { text.into_owned() } else { platform::quoted(&text) }
 }
 
 #[cfg(test)]

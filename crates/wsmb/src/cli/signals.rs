@@ -5,8 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
-#[cfg(unix)]
-use wsmb_server::is_hang_up_ignored;
+use crate::platform::Signals;
 
 /// How urgently the command must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,53 +91,6 @@ impl Stop {
 
     async fn reached(&mut self, least: StopLevel) {
         if self.level.wait_for(|level| *level >= least).await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-#[cfg(unix)]
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hang_up: Option<tokio::signal::unix::Signal>,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new(hang_up: bool) -> std::io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        // `nohup` starts programs with SIGHUP ignored.
-        let hang_up = (hang_up && !is_hang_up_ignored()).then(|| signal(SignalKind::hangup())).transpose()?;
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hang_up })
-    }
-
-    async fn next(&mut self) {
-        let hung_up = async {
-            match &mut self.hang_up {
-                Some(signal) => drop(signal.recv().await),
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            () = hung_up => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new(_hang_up: bool) -> std::io::Result<Self> {
-        Ok(Self)
-    }
-
-    async fn next(&mut self) {
-        if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::super::settings::Settings;
+use crate::platform;
 use wsmb_config::Config;
 use wsmb_store::StoreError;
 
@@ -40,7 +41,7 @@ fn write_error(file: &Path) -> Option<String> {
     if !directory.is_dir() {
         return Some(format!("cannot create {file}: {place} is not a directory"));
     }
-    let error = access_error(directory)?;
+    let error = platform::access_error(directory)?;
     Some(format!(
         "cannot write {file}: this user may not write to the directory {place} ({error}); make the user that runs the broker its owner, or configure another directory"
     ))
@@ -48,19 +49,4 @@ fn write_error(file: &Path) -> Option<String> {
 
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Returns the error with which the system would refuse to create a file in the directory.
-#[cfg(unix)]
-fn access_error(directory: &Path) -> Option<io::Error> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = std::ffi::CString::new(directory.as_os_str().as_bytes()).ok()?;
-    // SAFETY: the path is a valid C string for the whole call, which only reads it.
-    let answer = unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::W_OK | libc::X_OK, libc::AT_EACCESS) };
-    (answer != 0).then(io::Error::last_os_error)
-}
-
-#[cfg(not(unix))]
-fn access_error(_: &Path) -> Option<io::Error> {
-    None
 }

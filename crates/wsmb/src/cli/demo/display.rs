@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::output::{self, Style};
 use super::super::{Failure, Outcome};
+use crate::platform;
 
 /// The channel of the demo.
 pub(super) const CHANNEL: &str = "sms";
@@ -126,8 +127,7 @@ impl TemporaryDirectory {
         let mut builder = std::fs::DirBuilder::new();
         // Fails if somebody has made the directory already.
         builder.recursive(false);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        platform::make_directories_private(&mut builder);
         builder.create(&path).map_err(|error| {
             Failure::failed(format_args!("cannot create the directory {}: {error}", path.display()))
         })?;

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::cli::output;
 use crate::limits;
+use crate::platform::variable_key;
 
 /// The beginning of the name of every variable.
 pub(super) const PREFIX: &str = "WSMB_";
@@ -107,7 +108,7 @@ impl Collector {
             self.omit(&path, format_args!("its name is longer than {} characters", limits::EXEC_FIELD_NAME));
             return;
         }
-        if RESERVED.iter().any(|reserved| is_same_name(reserved, name)) {
+        if RESERVED.iter().any(|reserved| variable_key(reserved) == variable_key(name)) {
             self.omit(&path, format_args!("a message cannot set {PREFIX}{name}"));
             return;
         }
@@ -122,7 +123,7 @@ impl Collector {
             return;
         }
         let name = format!("{PREFIX}{name}");
-        let known = self.by_name.get(&fold_case(&name)).copied();
+        let known = self.by_name.get(&*variable_key(&name)).copied();
         match known {
             // Two members with the same name: the last one counts, as in most JSON parsers.
             Some(index) if self.found[index].path == path => {
@@ -151,7 +152,7 @@ impl Collector {
                 return;
             }
             None => {
-                self.by_name.insert(fold_case(&name), self.found.len());
+                self.by_name.insert(variable_key(&name).into_owned(), self.found.len());
                 self.found.push(Field { name, path, value });
             }
         }
@@ -176,15 +177,6 @@ impl Collector {
 fn clean(key: &str) -> String {
     let words = key.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("_")
-}
-
-/// Returns the name in the form in which two names are compared: on Windows `User` and `USER` are the same variable.
-fn fold_case(name: &str) -> String {
-    if cfg!(windows) { name.to_ascii_uppercase() } else { name.to_owned() }
-}
-
-fn is_same_name(a: &str, b: &str) -> bool {
-    if cfg!(windows) { a.eq_ignore_ascii_case(b) } else { a == b }
 }
 
 /// Returns a name from the message for a note: in quotes, at most [`limits::EXEC_NOTE_CHARS`] characters, control characters escaped.

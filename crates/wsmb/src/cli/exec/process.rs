@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use super::{CommandInput, is_wsmb_variable};
 use crate::cli::output;
 use crate::cli::signals::Stop;
-use crate::limits;
+use crate::platform::ProcessGroup;
+use crate::{limits, platform};
 
 /// Why a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ pub(crate) async fn run(
         () = stop.immediate() => Termination::Stopped,
     };
     if !matches!(ended, Termination::Exited(_)) {
-        group.end(&mut child).await?;
+        end(&group, &mut child).await?;
     }
     if let Some(reader) = reader {
         // A process that the command has left behind may hold standard error open. The task continues to read it, but this function does not wait.
@@ -80,7 +81,7 @@ pub(crate) async fn run(
 
 /// Returns the shell with the command, its streams and its environment.
 fn shell(command: &str, input: &CommandInput) -> Command {
-    let mut shell = plain_shell(command);
+    let mut shell = platform::shell(command);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_wsmb_variable(name)) {
         shell.env_remove(name);
     }
@@ -88,99 +89,19 @@ fn shell(command: &str, input: &CommandInput) -> Command {
     shell
 }
 
-#[cfg(unix)]
-fn plain_shell(command: &str) -> Command {
-    let mut shell = Command::new("/bin/sh");
-    shell.arg("-c").arg(command).process_group(0);
-    #[cfg(target_os = "linux")]
-    // SAFETY: between fork and exec the closure makes only one system call, which touches no memory.
-    unsafe {
-        shell.pre_exec(|| {
-            // If this program is killed, the broker delivers the message to another receiver, so the command should not continue. If the system
-            // refuses the call, only this precaution is missing.
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
-            Ok(())
-        });
+/// Sends SIGTERM to the group of a command, and SIGKILL after [`limits::EXEC_TERM`] if a process is left.
+async fn end(group: &ProcessGroup, child: &mut Child) -> std::io::Result<()> {
+    let deadline = Instant::now() + limits::EXEC_TERM;
+    group.terminate(child);
+    let ended = tokio::time::timeout_at(deadline, child.wait()).await;
+    // The shell has ended. Other processes of the group may need longer.
+    while group.is_alive() && Instant::now() < deadline {
+        tokio::time::sleep(limits::EXEC_POLL).await;
     }
-    shell
-}
-
-#[cfg(windows)]
-fn plain_shell(command: &str) -> Command {
-    let mut shell = Command::new("cmd");
-    shell.arg("/C").raw_arg(command);
-    shell
-}
-
-/// The process group of a command: the command, and each process that it has started and that has not left the group.
-struct ProcessGroup {
-    #[cfg(unix)]
-    number: Option<libc::pid_t>,
-}
-
-impl ProcessGroup {
-    #[cfg(unix)]
-    fn of(child: &Child) -> Self {
-        Self { number: child.id().and_then(|id| id.try_into().ok()) }
+    if ended.is_err() || group.is_alive() {
+        group.kill(child);
     }
-
-    #[cfg(not(unix))]
-    fn of(_child: &Child) -> Self {
-        Self {}
-    }
-
-    /// Sends SIGTERM to the group, and SIGKILL after [`limits::EXEC_TERM`] if a process is left.
-    async fn end(&self, child: &mut Child) -> std::io::Result<()> {
-        let deadline = Instant::now() + limits::EXEC_TERM;
-        self.terminate(child);
-        let ended = tokio::time::timeout_at(deadline, child.wait()).await;
-        // The shell has ended. Other processes of the group may need longer.
-        while self.is_alive() && Instant::now() < deadline {
-            tokio::time::sleep(limits::EXEC_POLL).await;
-        }
-        if ended.is_err() || self.is_alive() {
-            self.kill(child);
-        }
-        child.wait().await.map(drop)
-    }
-
-    #[cfg(unix)]
-    fn terminate(&self, _child: &mut Child) {
-        self.signal(libc::SIGTERM);
-    }
-
-    #[cfg(unix)]
-    fn kill(&self, _child: &mut Child) {
-        self.signal(libc::SIGKILL);
-    }
-
-    #[cfg(unix)]
-    fn is_alive(&self) -> bool {
-        self.signal(0)
-    }
-
-    /// Sends a signal to the group. Returns whether the group has a process. A group keeps its number as long as it has a process.
-    #[cfg(unix)]
-    fn signal(&self, signal: libc::c_int) -> bool {
-        // SAFETY: `kill` accesses no memory of this process.
-        self.number.is_some_and(|number| unsafe { libc::kill(-number, signal) } == 0)
-    }
-
-    #[cfg(not(unix))]
-    fn terminate(&self, child: &mut Child) {
-        self.kill(child);
-    }
-
-    #[cfg(not(unix))]
-    fn kill(&self, child: &mut Child) {
-        // The process may have ended already.
-        let _ = child.start_kill();
-    }
-
-    #[cfg(not(unix))]
-    fn is_alive(&self) -> bool {
-        false
-    }
+    child.wait().await.map(drop)
 }
 
 /// Copies the standard error of a command to the standard error of this program. Writes whole lines, so that the lines of concurrent commands do not mix.

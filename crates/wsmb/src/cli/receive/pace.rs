@@ -148,22 +148,6 @@ impl Pace {
     }
 }
 
-/// Returns the seconds since midnight by the local clock (`TZ`, else the time zone of the system).
-pub(super) fn local_second() -> u32 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now = libc::time_t::try_from(now).unwrap_or(libc::time_t::MAX);
-    // SAFETY: all-zero is a valid `tm`. The call only reads `now` and writes `local`.
-    let local = unsafe {
-        let mut local: libc::tm = std::mem::zeroed();
-        #[cfg(unix)]
-        libc::localtime_r(&raw const now, &raw mut local);
-        #[cfg(windows)]
-        libc::localtime_s(&raw mut local, &raw const now);
-        local
-    };
-    u32::try_from(local.tm_hour * 3_600 + local.tm_min * 60 + local.tm_sec).unwrap_or(0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,10 +4,12 @@
 //! other program ends early (`| head -2`). Never writes unescaped control characters to a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
 use super::Failure;
 use super::delivery::{ReceivedDelivery, ReceivedMessage};
 use crate::cli::output;
+use crate::{limits, platform};
 use wsmb_protocol::envelope::iso8601;
 
 /// The format of the lines.
@@ -42,7 +44,7 @@ impl Printer {
             let mut stdout = io::stdout().lock();
             stdout.write_all(text.as_bytes())?;
             stdout.flush()?;
-            if self.pipe { pipe::wait_until_read() } else { Ok(()) }
+            if self.pipe { wait_until_read() } else { Ok(()) }
         });
         written.await.map_err(Failure::failed)?.map_err(|error| output::write_failed(&error))
     }
@@ -71,80 +73,33 @@ pub(super) fn plain(json: &str) -> String {
     serde_json::from_str::<String>(json).unwrap_or_else(|_| one_line(json))
 }
 
-pub(super) use self::pipe::{is_pipe, reader_left};
-
-/// Standard output as a pipe.
-#[cfg(unix)]
-mod pipe {
-    use std::io;
-    use std::time::Duration;
-
-    use crate::limits;
-
-    pub(in super::super) fn is_pipe() -> bool {
-        // SAFETY: all-zero is a valid `stat`, and the call only writes into it.
-        unsafe {
-            let mut found: libc::stat = std::mem::zeroed();
-            libc::fstat(libc::STDOUT_FILENO, &raw mut found) == 0 && found.st_mode & libc::S_IFMT == libc::S_IFIFO
-        }
-    }
-
-    /// Returns when the reader has read all bytes in the pipe.
-    pub(super) fn wait_until_read() -> io::Result<()> {
-        let mut pause = limits::PIPE_POLL_FIRST;
-        loop {
-            match unread() {
-                // The last reader has closed the pipe, so the rest will never be read.
-                Some(count) if count > 0 && has_no_reader(Duration::ZERO) => {
-                    return Err(io::ErrorKind::BrokenPipe.into());
-                }
-                Some(count) if count > 0 => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(limits::PIPE_POLL);
-                }
-                // The pipe is empty, or the system does not support the call; then written bytes count as read.
-                _ => return Ok(()),
+/// Returns when the reader of standard output has read all bytes in the pipe.
+///
+/// # Errors
+/// The last reader has closed the pipe.
+fn wait_until_read() -> io::Result<()> {
+    let mut pause = limits::PIPE_POLL_FIRST;
+    loop {
+        match platform::unread_bytes() {
+            // The last reader has closed the pipe, so the rest will never be read.
+            Some(count) if count > 0 && platform::has_no_reader(Duration::ZERO) => {
+                return Err(io::ErrorKind::BrokenPipe.into());
             }
-        }
-    }
-
-    /// Returns the number of bytes in the pipe that are not read yet.
-    fn unread() -> Option<libc::c_int> {
-        let mut count: libc::c_int = 0;
-        // SAFETY: FIONREAD writes one int.
-        let told = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::FIONREAD, &raw mut count) };
-        (told == 0).then_some(count)
-    }
-
-    /// Whether the other end of the pipe is closed now, or becomes closed within this time.
-    fn has_no_reader(patience: Duration) -> bool {
-        let mut end = libc::pollfd { fd: libc::STDOUT_FILENO, events: 0, revents: 0 };
-        let millis = patience.as_millis().try_into().unwrap_or(-1);
-        // SAFETY: poll gets one `pollfd`, and writes into it.
-        unsafe { libc::poll(&raw mut end, 1, millis) > 0 && end.revents & (libc::POLLERR | libc::POLLHUP) != 0 }
-    }
-
-    /// Returns when the last reader has closed the pipe.
-    pub(in super::super) async fn reader_left() {
-        // On a separate thread, which ends with the program.
-        let left = tokio::task::spawn_blocking(|| has_no_reader(Duration::MAX)).await;
-        if !left.unwrap_or(false) {
-            std::future::pending::<()>().await;
+            Some(count) if count > 0 => {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(limits::PIPE_POLL);
+            }
+            // The pipe is empty, or the system does not support the call; then written bytes count as read.
+            _ => return Ok(()),
         }
     }
 }
 
-#[cfg(not(unix))]
-mod pipe {
-    pub(in super::super) fn is_pipe() -> bool {
-        false
-    }
-
-    pub(super) fn wait_until_read() -> std::io::Result<()> {
-        Ok(())
-    }
-
-    pub(in super::super) async fn reader_left() {
+/// Returns when the last reader of standard output has closed the pipe.
+pub(super) async fn reader_left() {
+    // On a separate thread, which ends with the program.
+    let left = tokio::task::spawn_blocking(|| platform::has_no_reader(Duration::MAX)).await;
+    if !left.unwrap_or(false) {
         std::future::pending::<()>().await;
     }
 }

@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::delivery::{Completion, FinishedMessages, ReceivedDelivery};
 use super::link::{Link, LinkEvent};
-use super::pace::{Allowance, Pace, Quiet, local_second};
+use super::pace::{Allowance, Pace, Quiet};
 use super::print;
 use super::worker::{MessageResult, ProcessedDelivery, Task, log_message};
 use super::{Failure, Outcome};
 use crate::cli::output;
 use crate::cli::signals::Stop;
-use crate::limits;
+use crate::{limits, platform};
 use wsmb_client::frames::Answer;
 
 /// Settings that do not change while the loop runs.
@@ -165,7 +165,7 @@ impl ReceiveLoop {
 
     /// Returns how many commands may start now.
     fn allowance(&mut self) -> Allowance {
-        let second = self.settings.quiet.map_or(0, |_| local_second());
+        let second = self.settings.quiet.map_or(0, |_| platform::local_second());
         let allowance = self.pace.allowance(Instant::now(), second);
         if let Some(quiet) = self.settings.quiet.filter(|_| allowance.quiet != self.is_quiet) {
             self.is_quiet = allowance.quiet;

@@ -12,6 +12,7 @@ use super::print::{Printer, one_line, plain};
 use crate::cli::exec::{self, CommandInput, CommandResult, MessageInfo, Termination};
 use crate::cli::output;
 use crate::cli::signals::Stop;
+use crate::platform;
 
 /// The task of a worker.
 #[derive(Clone)]
@@ -151,13 +152,10 @@ pub(super) fn log_message(item: &ReceivedDelivery, message: &ReceivedMessage, wh
 }
 
 fn ended_with(status: ExitStatus) -> String {
-    #[cfg(unix)]
-    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return format!("ended by signal {signal}");
-    }
-    match status.code() {
-        Some(code) => format!("exit status {code}"),
-        None => status.to_string(),
+    match (platform::signal_of(status), status.code()) {
+        (Some(signal), _) => format!("ended by signal {signal}"),
+        (None, Some(code)) => format!("exit status {code}"),
+        (None, None) => status.to_string(),
     }
 }
 

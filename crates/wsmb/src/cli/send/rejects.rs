@@ -15,6 +15,7 @@ use std::path::Path;
 
 use super::super::Failure;
 use super::super::output::printable;
+use crate::platform;
 
 /// The first line. `wsmb send -` recognises a rejects file by this line.
 pub(super) const HEAD_LINE: &str = "## Messages that `wsmb send` could not send, each below its reason. To send them again: wsmb send CHANNEL - < THIS-FILE";
@@ -44,8 +45,7 @@ impl Rejects {
             |error: std::io::Error| Failure::failed(format_args!("cannot write the rejects file {name}: {error}"));
         let mut options = OpenOptions::new();
         options.create(true).append(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        platform::make_file_private(&mut options);
         let file = options.open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.len() > 0 {
             return Err(Failure::misuse(format_args!(

@@ -16,10 +16,12 @@ Usage: cargo xtask cross [TARGET]...
 Checks or builds the program for other systems in target/cross. Takes three minutes per target on two cores. Without TARGET, all targets:
 
   windows       x86_64-pc-windows-gnu, checked with default features
-  windows7      x86_64-win7-windows-gnu without default features, built; a broker under wine keeps and delivers a message
-  arm           armv7-unknown-linux-gnueabihf, built; a broker under qemu keeps and delivers a message
+  windows7      x86_64-win7-windows-gnu without default features, built, and run under wine
+  arm           armv7-unknown-linux-gnueabihf, built, and run under qemu
   arm64         aarch64-unknown-linux-gnu, checked with default features
   macos         aarch64-apple-darwin, checked; only the Rust code, because no C compiler for macOS is available
+
+A run: the target's broker takes a message from this system's client, stops, starts again, and delivers the message to the target's client.
 
 On Debian: apt-get install rustc-web cargo-web rust-web-src gcc-mingw-w64-x86-64 g++-mingw-w64-x86-64 wine wine64
                            gcc-arm-linux-gnueabihf libc6-dev-armhf-cross qemu-user-static gcc-aarch64-linux-gnu libc6-dev-arm64-cross
@@ -197,8 +199,10 @@ fn target_folder() -> PathBuf {
     target_directory().join("cross")
 }
 
-/// Sends a message to a broker, restarts the broker, and receives the message.
+/// Sends a message to a broker from this system's program, stops the broker, starts it again, and receives the message with the target's program.
 fn smoke_test(target: &Target, runner: &Runner) -> Result<(), Failure> {
+    run(cargo().args(["build", "--package", "wsmb", "--bin", "wsmb"]))?;
+    let native = target_directory().join("debug").join("wsmb");
     let directory = target_folder().join(format!("try-{}", target.name));
     // Removes the files of an earlier run. Usually there are none.
     let _ = fs::remove_dir_all(&directory);
@@ -210,14 +214,14 @@ fn smoke_test(target: &Target, runner: &Runner) -> Result<(), Failure> {
     let program = ForeignProgram { runner, program, directory };
     let text = "kept over a restart";
     let broker = program.serve()?;
-    program.client(&["send", "cross", text, "--url", &broker.url])?;
-    drop(broker);
+    output(Command::new(native).args(["send", "cross", text, "--url", &broker.url]))?;
+    broker.stop()?;
     let broker = program.serve()?;
-    let received = program.client(&["receive", "cross", "--count", "1", "--url", &broker.url])?;
-    if received.trim() == format!("\"{text}\"") {
-        return Ok(());
+    let received = output(&mut program.command(&["receive", "cross", "--count", "1", "--url", &broker.url]))?;
+    if received.trim() != format!("\"{text}\"") {
+        return Err(Failure(format!("{}: sent {text:?}, received {received:?}", target.name)));
     }
-    Err(Failure(format!("{}: sent {text:?}, received {received:?}", target.name)))
+    broker.stop()
 }
 
 /// The program of a target, with the emulator that runs it.
@@ -258,15 +262,30 @@ impl ForeignProgram<'_> {
         broker.url = url.ok_or_else(|| failed(format!("it said {first:?}")))?.to_owned();
         Ok(broker)
     }
+}
 
-    fn client(&self, arguments: &[&str]) -> Result<String, Failure> {
-        let mut command = self.command(arguments);
-        let line = shown(&command);
-        let output = command.output().map_err(|error| Failure(format!("`{line}` cannot be started: {error}")))?;
-        if !output.status.success() {
-            return Err(Failure(format!("`{line}` ended with {}", output.status)));
+/// Runs a client to its end, and returns its output.
+fn output(command: &mut Command) -> Result<String, Failure> {
+    let line = shown(command);
+    eprintln!("$ {line}");
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| Failure(format!("`{line}` cannot be started: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure(format!("`{line}` ended with {}", output.status)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+impl Broker<'_> {
+    /// Asks the broker to stop, and waits for its end. wine passes no signal on to a program; dropping the value ends a broker under wine.
+    fn stop(mut self) -> Result<(), Failure> {
+        if self.program.runner.program == "wine" {
+            return Ok(());
         }
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        run(Command::new("kill").arg(self.child.id().to_string()))?;
+        // A broker stops within seconds, or reports why it could not.
+        let status = self.child.wait().map_err(|error| Failure(format!("the broker's end is unknown: {error}")))?;
+        if status.success() { Ok(()) } else { Err(Failure(format!("the stopped broker ended with {status}"))) }
     }
 }
 

@@ -101,7 +101,7 @@ pub(super) fn is_full(errno: i32) -> bool {
     return errno == libc::ENOSPC || errno == 0;
     #[cfg(not(unix))]
     {
-        // SQLite reports no number there that says more.
+        // The numbers of other systems are not told apart.
         let _ = errno;
         true
     }

@@ -1,4 +1,4 @@
-//! `wsmb receive`: commands, confirmations, and receivers that end, reconnect or are replaced.
+//! `wsmb receive` confirms a message when it is processed: nothing is lost if a command, a receiver or a broker ends before that.
 
 use std::fs;
 

@@ -18,6 +18,8 @@ impl Broker {
     pub(super) fn reply(&self, to: ReplyTo, reply: Reply, turn: &mut Turn<'_>) {
         let is_there = match to {
             ReplyTo::Nobody => false,
+            // The server ignores a reply to a caller that has gone.
+            ReplyTo::Caller(_) => true,
             ReplyTo::Connection(to) => self.connections.contains_key(&to) || self.receiver_keys.contains_key(&to),
         };
         if is_there {

@@ -224,7 +224,7 @@ async fn messages_without_a_receiver_are_kept_and_a_one_shot_reader_confirms_its
         // The reader leaves without a pong; its TCP has acknowledged the frame.
         let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         reader.close(Some(close)).await.expect("closing");
-        wait_until(|| server.open_sessions() == 1).await;
+        wait_until(|| server.counters().open() == 1).await;
         if server.unsettled() == 2 || !cfg!(target_os = "linux") {
             return;
         }

@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
+use super::effect::Outcome;
+use super::event::CallerId;
 use super::stage::Cause;
-use super::{Broker, CallerId, Effect, Outcome, Reply, ReplyTo, Turn};
 use crate::message::MessageId;
 
 /// The publications whose callers wait.
@@ -21,7 +22,7 @@ pub(super) struct Watches {
     callers: HashMap<MessageId, CallerId, RandomState>,
     watches: HashMap<CallerId, Watch, RandomState>,
     /// Callers whose publications are settled and who are told at the end of the turn.
-    settled: Vec<(CallerId, Outcome)>,
+    pub(super) settled: Vec<(CallerId, Outcome)>,
 }
 
 /// One publication whose caller waits.
@@ -115,27 +116,5 @@ fn outcome(cause: Cause) -> Outcome {
         // A refused message is answered with a refusal instead.
         Cause::Dropped | Cause::Refused => Outcome::Dropped,
         _ => Outcome::Delivered,
-    }
-}
-
-impl Broker {
-    /// Notes that a publication is accepted or refused.
-    pub(super) fn note_answer(&mut self, to: ReplyTo, is_accepted: bool) {
-        match to {
-            ReplyTo::Caller(caller) if is_accepted => self.watches.accept(caller),
-            ReplyTo::Caller(caller) => self.watches.end(caller),
-            ReplyTo::Nobody | ReplyTo::Connection(_) => {}
-        }
-    }
-
-    /// Tells the callers whose publications are settled.
-    #[inline]
-    pub(super) fn report_outcomes(&mut self, turn: &mut Turn<'_>) {
-        if self.watches.settled.is_empty() {
-            return;
-        }
-        let told = std::mem::take(&mut self.watches.settled).into_iter();
-        let effect = |(caller, outcome)| Effect::Reply { to: ReplyTo::Caller(caller), reply: Reply::Settled(outcome) };
-        turn.effects.list.extend(told.map(effect));
     }
 }

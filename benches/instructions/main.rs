@@ -104,6 +104,7 @@ impl Harness {
             receivers: None,
             id,
             answer: false,
+            watch: false,
             ttl: None,
             delay: None,
         };

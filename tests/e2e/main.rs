@@ -30,6 +30,7 @@ mod full_disk;
 mod groups;
 mod handshake;
 mod hostile;
+mod http;
 mod kept;
 mod legacy_clients;
 mod lifecycle;

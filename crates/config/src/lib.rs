@@ -34,8 +34,8 @@ pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
 pub use model::{Auth, Config, Flags, Listener, Log, Permission, Rate, Server, Store, read_password_file};
 pub use url::{DatabaseServer, StoreUrl};
-pub use values::parse_duration;
 pub use warnings::warnings;
+pub use wsmb_core::duration::parse_duration;
 
 /// The default data directory.
 pub const DATA_DIR: &str = "wsmb-data";

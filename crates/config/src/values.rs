@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::raw::Value;
 use crate::limits;
+use wsmb_core::duration::{UNITS, format_duration, number_and_unit, parse_duration};
 use wsmb_core::network::{BadNetwork, Network, Networks};
 use wsmb_protocol::origin::Origin;
 
@@ -91,44 +92,6 @@ pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Resul
     }
 }
 
-/// Units of time, from the largest to the smallest, with their milliseconds.
-const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
-/// Parses a time of the configuration or the command line: `90` (seconds), `90s`, `500ms`, `5m`, `5m30s`, `1h 30m`, `2h`, `1d`. The units
-/// must go from the largest to the smallest, each at most once. Returns `None` for anything else.
-#[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let mut rest = text.trim();
-    if !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()) {
-        return rest.parse().ok().map(Duration::from_secs).filter(is_in_millis);
-    }
-    let mut millis = 0_u64;
-    let mut units = UNITS.iter();
-    while !rest.is_empty() || millis == 0 && units.len() == UNITS.len() {
-        let (number, behind) = number_and_unit(rest)?;
-        let end = behind.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(behind.len());
-        let unit = if &behind[..end] == "min" { "m" } else { &behind[..end] };
-        let (_, factor) = units.by_ref().find(|(name, _)| *name == unit)?;
-        millis = millis.checked_add(number.checked_mul(*factor)?)?;
-        rest = behind[end..].trim_start();
-    }
-    Some(Duration::from_millis(millis))
-}
-
-/// Whether the milliseconds fit in a `u64`.
-fn is_in_millis(duration: &Duration) -> bool {
-    u64::try_from(duration.as_millis()).is_ok()
-}
-
-/// Formats a time for the configuration, in the largest unit without a fraction.
-pub(super) fn format_duration(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    match UNITS.iter().find(|(_, unit)| millis.is_multiple_of(u128::from(*unit))) {
-        Some((name, unit)) if millis > 0 => format!("{}{name}", millis / u128::from(*unit)),
-        _ => "0s".to_owned(),
-    }
-}
-
 /// Reads a rate: `"100/s"`, `"10/m"`, `"1000/h"`. Returns the count and the period.
 pub(super) fn rate(value: &Value) -> Result<(u32, Duration), String> {
     let rate = match value {
@@ -184,13 +147,6 @@ fn format_size(size: u64) -> String {
         Some((name, shift)) => format!("{} {name}", size >> shift),
         None => size.to_string(),
     }
-}
-
-/// Splits a text into its leading number and the rest.
-fn number_and_unit(text: &str) -> Option<(u64, &str)> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    Some((text[..end].parse().ok()?, text[end..].trim_start()))
 }
 
 /// Checks an address to listen on, `host:port`.

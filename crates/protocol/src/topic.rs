@@ -35,6 +35,12 @@ pub fn publication_of<'a>(channel: &'a ChannelName, kind: Kind, payload: &[u8]) 
     publication(channel, kind, Frame::Shared(encode(kind.into(), payload)))
 }
 
+/// Whether an envelope contains this message as JSON. Any other message becomes a string in an envelope.
+#[must_use]
+pub fn is_json(message: &[u8]) -> bool {
+    std::str::from_utf8(message).is_ok_and(|text| json::is_value(text, EMBEDDED_DEPTH))
+}
+
 /// Appends a frame for each message, for a topic receiver. Skips empty messages.
 pub(super) fn push_frames<'a>(out: &mut Vec<u8>, messages: impl Iterator<Item = (Kind, &'a [u8])>) {
     for (kind, message) in messages.filter(|(_, message)| !message.is_empty()) {
@@ -45,7 +51,7 @@ pub(super) fn push_frames<'a>(out: &mut Vec<u8>, messages: impl Iterator<Item = 
 /// Appends a message as a JSON value, for `data` in the frame to an envelope receiver.
 pub(super) fn push_embedded(out: &mut String, message: &[u8]) {
     match std::str::from_utf8(message) {
-        Ok(text) if json::is_value(text, EMBEDDED_DEPTH) => out.push_str(text),
+        Ok(text) if is_json(message) => out.push_str(text),
         Ok(text) => json::push_string(out, text),
         Err(_) => {
             out.push('"');

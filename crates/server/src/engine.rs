@@ -132,14 +132,15 @@ impl Engine {
         let origin = (!source.is_forgotten()).then_some(source.id);
         let reply_to = origin.map_or(ReplyTo::Nobody, ReplyTo::Connection);
         let user = &source.profile.user;
-        let publish = Publish { origin, user, reply_to, publication, receivers, id, answer, ttl, delay };
+        let publish = Publish { origin, user, reply_to, publication, receivers, id, answer, watch: false, ttl, delay };
         self.broker.handle(now.core, Event::Publish(&publish), &mut self.effects);
         self.carry_out(Some(&publish), now);
     }
 
     fn handle(&mut self, event: Event<'_>, now: Now) {
+        let publish = if let Event::Publish(publish) = event { Some(publish) } else { None };
         self.broker.handle(now.core, event, &mut self.effects);
-        self.carry_out(None, now);
+        self.carry_out(publish, now);
     }
 
     /// Handles an event of a session, unless the core has forgotten the session.

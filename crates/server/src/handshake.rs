@@ -16,6 +16,8 @@ use super::counters::Counters;
 use super::engine::NoRoom;
 use super::failed_logins::Reason;
 use super::handshakes::Slot;
+#[cfg(feature = "http")]
+use super::http;
 use super::hub::Hub;
 use super::interpret;
 use super::proxies::Client;
@@ -70,6 +72,9 @@ enum NoHead {
     Memory,
     /// The request is refused.
     Bad(BadRequest),
+    /// The request belongs to the HTTP interface: the PROXY header before it, and the bytes so far.
+    #[cfg(feature = "http")]
+    Http(Option<Header>, Vec<u8>),
 }
 
 /// The answer to a request.
@@ -96,8 +101,15 @@ async fn serve(
     Accepted { peer, proxy_protocol, home }: Accepted,
     slot: &Slot,
 ) -> Option<Box<Reader>> {
+    let mut transport = transport;
     let head = match timeout(limits::HANDSHAKE_TIME, read_head(&hub, &transport, proxy_protocol)).await {
         Ok(Ok(head)) => head,
+        #[cfg(feature = "http")]
+        Ok(Err(NoHead::Http(header, bytes))) => {
+            let kept = http::serve(&hub, transport, bytes, (peer, header), slot).await?;
+            transport = kept.transport;
+            Head { header, request: kept.request, rest: kept.rest }
+        }
         Ok(Err(NoHead::Gone)) => return None,
         Ok(Err(NoHead::Header(bad))) => {
             hub.proxies.note_bad_header(peer, bad);
@@ -181,6 +193,10 @@ async fn read_head(hub: &Hub, transport: &Transport, proxy_protocol: bool) -> Re
                 Some(Header { length, .. }) => drop(bytes.drain(..length)),
                 None => continue,
             }
+        }
+        #[cfg(feature = "http")]
+        if http::is_addressed(&bytes) {
+            return Err(NoHead::Http(header, bytes));
         }
         match handshake::parse_request(&bytes) {
             Ok(Some((request, length))) => return Ok(Head { header, request, rest: bytes.split_off(length) }),

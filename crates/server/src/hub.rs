@@ -16,12 +16,15 @@ use tracing::debug;
 
 use super::access::Access;
 use super::backpressure::Backpressure;
+use super::callers::Callers;
 use super::clock::Clock;
 use super::core::Core;
 use super::counters::Counters;
 use super::engine::{Engine, EngineSettings, NoRoom, Now, TurnOutcome};
 use super::failed_logins::FailedLogins;
 use super::fatal::Fatal;
+#[cfg(feature = "http")]
+use super::http::Requests;
 use super::ids::Ids;
 use super::loops::Loops;
 use super::memory::Budget;
@@ -66,6 +69,8 @@ pub(super) struct Parts {
     pub(super) access: Access,
     /// The bytes that the program may use.
     pub(super) budget: usize,
+    /// A random number that differs from run to run.
+    pub(super) run: u64,
 }
 
 /// The load that requests have caused. Their session waits for it before it is read on.
@@ -90,6 +95,9 @@ pub(super) struct Hub {
     pub(super) backpressure: Backpressure,
     pub(super) memory: Budget,
     pub(super) storage: Storage,
+    pub(super) callers: Callers,
+    #[cfg(feature = "http")]
+    pub(super) requests: Requests,
     pub(super) ids: Arc<Ids>,
     pub(super) counters: Counters,
     pub(super) clock: Arc<Clock>,
@@ -109,7 +117,7 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { core, storage, ids, clock, fatal, loops, options, access, budget } = parts;
+        let Parts { core, storage, ids, clock, fatal, loops, options, access, budget, run } = parts;
         Self {
             core,
             armed: AtomicU64::new(u64::MAX),
@@ -119,6 +127,9 @@ impl Hub {
             backpressure: Backpressure::new(budget),
             memory: Budget::new(budget),
             storage,
+            callers: Callers::new(run),
+            #[cfg(feature = "http")]
+            requests: Requests::default(),
             ids,
             counters: Counters::default(),
             clock,
@@ -233,8 +244,17 @@ impl Hub {
 
     /// Carries out a turn's outcome. Must not be called under the core's lock. Returns true if some sessions will be flushed later.
     fn carry_out(&self, outcome: TurnOutcome) -> bool {
-        let TurnOutcome { store_commands: _, questions, ended, refused, refusals, notes, deadline, mut sealed } =
-            outcome;
+        let TurnOutcome {
+            store_commands: _,
+            questions,
+            ended,
+            refused,
+            replies,
+            refusals,
+            notes,
+            deadline,
+            mut sealed,
+        } = outcome;
         if deadline.is_some_and(|deadline| deadline.0 < self.armed.load(Ordering::Acquire)) {
             self.deadline_moved.notify_one();
         }
@@ -248,6 +268,7 @@ impl Hub {
         for (session, refusal) in &refused {
             self.warnings.refused(session, *refusal);
         }
+        replies.into_iter().for_each(|(caller, reply)| self.callers.reply(caller, reply));
         notes.iter().for_each(|note| self.warnings.note(note));
         let unchecked: Vec<_> =
             questions.iter().filter(|session| !self.storage.request_health_check(session)).collect();

@@ -11,7 +11,7 @@
 //! registry       connection id ─► session                 outbox               the frames of a turn, once for each encoding
 //! request        the requests to the engine               replies              answers as frames and texts
 //! engine         requests ─► TurnOutcome (pure)           core                 the engine behind its lock
-//! timers, backpressure, loops, storage, ids, stopping, memory     the other parts of the hub
+//! timers, backpressure, loops, storage, callers, ids, stopping, memory     the other parts of the hub
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
@@ -26,6 +26,7 @@
 mod access;
 mod backpressure;
 mod batch;
+mod callers;
 mod clock;
 mod core;
 mod counters;
@@ -38,6 +39,8 @@ mod failed_logins;
 mod fatal;
 mod handshake;
 mod handshakes;
+#[cfg(feature = "http")]
+mod http;
 mod hub;
 mod ids;
 mod interpret;

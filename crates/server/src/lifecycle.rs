@@ -91,7 +91,8 @@ impl Server {
         let threads = Arc::new(Threads::start(&loops, &fatal)?);
         let budget = settings.broker.memory_budget;
         info!(mebibytes = budget >> 20, "memory budget");
-        let hub = Arc::new(Hub::new(Parts { core, storage, ids, clock, fatal, loops, options, access, budget }));
+        let run = opening::seed(clock.now());
+        let hub = Arc::new(Hub::new(Parts { core, storage, ids, clock, fatal, loops, options, access, budget, run }));
         let handshakes = Arc::new(Handshakes::new(settings.limits.max_handshakes));
         let mut server = RunningServer {
             hub,

@@ -196,3 +196,22 @@ pub const STORE_FREE: u32 = 64 << 10;
 
 /// How long a connection waits whose messages wait for the store. Then its publications are refused with 05, so that the sender learns of it.
 pub const STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// Silence after which an HTTP connection is closed: between two requests, and while a head arrives. Longer than the 60 s for which proxies keep
+/// connections to reuse them, so that a proxy never sends a request into the broker's close.
+pub const HTTP_IDLE: Duration = Duration::from_secs(75);
+
+/// From a complete head to a complete body. A client behind a bad mobile network needs this for a megabyte.
+pub const HTTP_BODY: Duration = Duration::from_secs(60);
+
+/// How long a publisher waits until its message is safe. Commits take milliseconds; a store that fails for longer is refused by the core.
+pub const HTTP_ANSWER: Duration = Duration::from_secs(30);
+
+/// The longest `wait` of a publisher: proxies cut an answer that takes longer.
+pub const HTTP_WAIT: Duration = Duration::from_secs(60);
+
+/// Requests that are answered at the same time, shared by their users. Each may hold a body.
+pub const HTTP_REQUESTS: usize = 4_096;
+
+/// Bytes of a request head, and of an answer that waits for the socket.
+pub const HTTP_BUFFER: usize = wsmb_protocol::limits::REQUEST_HEAD;

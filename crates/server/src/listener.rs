@@ -18,7 +18,6 @@ use super::hub::Hub;
 use super::loops::Threads;
 use super::reader::Reader;
 use super::settings::Listener;
-use super::stopping;
 use super::transport::Transport;
 use crate::{limits, platform};
 
@@ -172,12 +171,12 @@ pub(super) struct Shared {
 /// Accepts connections until the listeners must close and no connection waits. Never waits for a session.
 pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
     let Bound { listener, proxy_protocol } = bound;
-    let mut closing = shared.hub.stop.listeners();
+    let mut closing = std::pin::pin!(shared.hub.stop.closing());
     loop {
         let accepted = tokio::select! {
             biased;
             accepted = listener.accept() => accepted,
-            () = stopping::closed(&mut closing) => return,
+            () = &mut closing => return,
         };
         match accepted {
             Ok((stream, peer)) => {

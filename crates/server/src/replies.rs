@@ -41,7 +41,7 @@ pub(super) fn render(
 ) -> String {
     let id = match reply {
         Reply::Accepted { id, .. } | Reply::Refused { id, .. } => id.as_ref().map(|id| id.id()),
-        Reply::UnknownDelivery { .. } | Reply::TooManyChannels => None,
+        Reply::Settled(_) | Reply::UnknownDelivery { .. } | Reply::TooManyChannels => None,
     };
     if let Reply::Accepted { receivers, stored, duplicate, .. } = reply {
         return envelope::accepted(id.unwrap_or_default(), *receivers, *stored, *duplicate);
@@ -50,7 +50,7 @@ pub(super) fn render(
     let command = match reply {
         Reply::UnknownDelivery { command, .. } => command,
         Reply::TooManyChannels => "receive-message",
-        Reply::Accepted { .. } | Reply::Refused { .. } => "send-message",
+        Reply::Accepted { .. } | Reply::Settled(_) | Reply::Refused { .. } => "send-message",
     };
     envelope::refusal(Some(command), code, &detail, id)
 }
@@ -63,7 +63,7 @@ pub(super) fn summary(
     max_backlog: impl FnOnce(&ChannelName) -> u64,
 ) -> (Code, String) {
     match reply {
-        Reply::Accepted { .. } => (Code::Accepted, String::new()),
+        Reply::Accepted { .. } | Reply::Settled(_) => (Code::Accepted, String::new()),
         Reply::Refused { refusal, .. } => refused(*refusal, channel, max_backlog),
         Reply::UnknownDelivery { sequence, .. } => {
             (Code::Malformed, not_waiting(DeliveryName { connection: to, sequence: *sequence }))
@@ -80,7 +80,8 @@ pub(super) fn not_waiting(delivery: DeliveryName) -> String {
     format!("delivery \"{delivery}\" is not waiting for an answer; it was answered, or given back")
 }
 
-fn refused(
+/// The code of a refusal, and the detail that follows the code's text. `channel` and `max_backlog`: see [`render`].
+pub(super) fn refused(
     refusal: Refusal,
     channel: Option<&ChannelName>,
     max_backlog: impl FnOnce(&ChannelName) -> u64,

@@ -10,8 +10,19 @@ pub(super) struct Stop {
     begun: AtomicBool,
     /// Reads of input since the stop began.
     reads: AtomicU64,
-    /// True: the listeners must close when no connection waits to be accepted.
-    closing: watch::Sender<bool>,
+    /// For those who wait for a phase.
+    phase: watch::Sender<Phase>,
+}
+
+/// A phase of a stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// No stop has begun.
+    #[default]
+    Serving,
+    Begun,
+    /// The listeners must close when no connection waits to be accepted.
+    Closing,
 }
 
 impl Stop {
@@ -21,6 +32,7 @@ impl Stop {
 
     pub(super) fn begin(&self) {
         self.begun.store(true, Ordering::Relaxed);
+        self.phase.send_replace(Phase::Begun);
     }
 
     /// Counts a read of input, if the stop has begun.
@@ -34,18 +46,26 @@ impl Stop {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// Returns a listener's argument for [`closed`].
-    pub(super) fn listeners(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
+    /// Waits until the stop begins.
+    #[cfg(feature = "http")]
+    pub(super) fn begun(&self) -> impl Future<Output = ()> + use<> {
+        self.reached(Phase::Begun)
+    }
+
+    /// Waits until the listeners must close.
+    pub(super) fn closing(&self) -> impl Future<Output = ()> + use<> {
+        self.reached(Phase::Closing)
+    }
+
+    fn reached(&self, wanted: Phase) -> impl Future<Output = ()> + use<> {
+        let mut phase = self.phase.subscribe();
+        async move {
+            // No error: whoever waits holds the hub, which holds the sender.
+            let _ = phase.wait_for(|phase| *phase >= wanted).await;
+        }
     }
 
     pub(super) fn close_listeners(&self) {
-        self.closing.send_replace(true);
+        self.phase.send_replace(Phase::Closing);
     }
-}
-
-/// Waits until the listeners must close.
-pub(super) async fn closed(listeners: &mut watch::Receiver<bool>) {
-    // No error: the hub holds the sender, and every listener holds the hub.
-    let _ = listeners.wait_for(|closing| *closing).await;
 }

@@ -103,6 +103,11 @@ impl Storage {
         }
     }
 
+    /// Whether the last write of the store has succeeded.
+    pub(super) fn is_healthy(&self) -> bool {
+        self.worker.healthy()
+    }
+
     /// Whether the store can be written; `None` if only a check can tell.
     pub(super) fn known_health(&self) -> Option<bool> {
         // During an outage the worker retries continuously, so its last result is recent.

@@ -217,14 +217,19 @@ async fn messages_without_a_receiver_are_kept_and_a_one_shot_reader_confirms_its
     }
     assert_eq!(server.unsettled(), 3);
 
-    let mut reader = connect(&server, "/?topic=sms", false).await;
-    assert_eq!(receive(&mut reader).await, "0");
-    // The reader leaves without a pong; its TCP has acknowledged the frame.
-    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-    reader.close(Some(close)).await.expect("closing");
-    if cfg!(target_os = "linux") {
-        wait_until(|| server.unsettled() == 2).await;
+    // On a busy machine a reader may be so slow that the broker's first ping goes before its end; then its end proves nothing.
+    for _ in 0..50 {
+        let mut reader = connect(&server, "/?topic=sms", false).await;
+        assert_eq!(receive(&mut reader).await, "0");
+        // The reader leaves without a pong; its TCP has acknowledged the frame.
+        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        reader.close(Some(close)).await.expect("closing");
+        wait_until(|| server.counters().open() == 1).await;
+        if server.unsettled() == 2 || !cfg!(target_os = "linux") {
+            return;
+        }
     }
+    panic!("no end of a one-shot reader confirms its message");
 }
 
 #[tokio::test]

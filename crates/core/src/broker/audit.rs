@@ -272,6 +272,7 @@ impl Broker {
                 && self.held.is_empty()
                 && self.owed.is_empty()
                 && self.overdue.is_empty()
+                && self.watches.is_empty()
         );
         assert_eq!(self.bytes, self.channels.len() * limits::CHANNEL_BYTES, "bytes are still counted");
         assert_eq!(self.receivers.len(), 1);

@@ -247,6 +247,12 @@ impl Channel {
         self.unpark(*id)
     }
 
+    /// Removes the first parked entry if its id is below `id`.
+    pub(super) fn unpark_before(&mut self, id: MessageId) -> Option<Box<Entry>> {
+        let (first, _) = self.parked.first_key_value().filter(|(first, _)| **first < id)?;
+        self.unpark(*first)
+    }
+
     /// Removes the first parked entry if it is in the store.
     pub fn unpark_written(&mut self) -> Option<Box<Entry>> {
         let (id, _) = self.parked.first_key_value().filter(|(_, entry)| entry.written)?;

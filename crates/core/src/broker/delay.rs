@@ -91,6 +91,11 @@ impl Broker {
             // limited, because an invented delivery would count.
             entry.message.deliveries = entry.message.deliveries.max(1);
         }
+        if cause == Cause::DeadLettered {
+            self.watches.settle(old, cause);
+        } else {
+            self.watches.rename(old, id);
+        }
         entry.message.id = id;
         entry.message.due = None;
         entry.message.channel = self.channels[key].name.clone();

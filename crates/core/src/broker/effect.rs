@@ -205,9 +205,26 @@ pub enum Reply {
         /// The command that the receiver sent.
         command: &'static str,
     },
+    /// All messages of an accepted publication are settled ([`super::Publish::watch`]).
+    Settled(Outcome),
     /// `06` to a `receive-message`: the broker has no room for further channels of this user ([`super::Bounds::channels`]). The connection
     /// receives what it received before.
     TooManyChannels,
+}
+
+/// What has become of a settled publication. If its messages have different outcomes, the last one of this list counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// A receiver has confirmed each message.
+    Delivered,
+    /// The time to live has run out.
+    Expired,
+    /// The message was given up, and is in the dead-letter channel.
+    DeadLettered,
+    /// The message was given up, and is lost: there is no dead-letter channel, or it is full.
+    Dropped,
+    /// An administrator has removed the message.
+    Purged,
 }
 
 /// The reason why a publication was not accepted.

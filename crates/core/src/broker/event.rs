@@ -52,9 +52,16 @@ pub enum Event<'a> {
     /// The broker is going to stop: from now on, kept messages are not delivered, and receivers with unconfirmed deliveries are asked to
     /// confirm. Passed again when all connections have ended: then the failed writes are retried once more.
     Stopping,
+    /// A caller waits no longer for the outcome of its publication ([`Publish::watch`]).
+    CallerGone(CallerId),
     /// A deadline named by [`super::Broker::next_deadline`] has come.
     Tick,
 }
+
+/// The number of a caller: a program without a connection to the core, such as an HTTP client, that waits for the reply to one request. A number is
+/// never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallerId(pub u64);
 
 /// The receiver of the reply to a command. It is not always the origin of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,8 @@ pub enum ReplyTo {
     Nobody,
     /// The reply goes to this connection.
     Connection(ConnectionId),
+    /// The reply goes to this caller.
+    Caller(CallerId),
 }
 
 /// A publication from a client or a tool.
@@ -82,6 +91,9 @@ pub struct Publish<'a> {
     pub id: Option<PublicationId>,
     /// The sender waits for a reply, although the publication has no id.
     pub answer: bool,
+    /// The caller wants to know what becomes of an accepted publication on a kept channel: [`super::Reply::Settled`] follows
+    /// [`super::Reply::Accepted`], unless the publication is a repetition.
+    pub watch: bool,
     /// The time to live; `Some(0)` = never expires; `None` = the channel's.
     pub ttl: Option<Duration>,
     /// The delay before the delivery.

@@ -82,6 +82,7 @@ impl Broker {
     /// Handles an expired message that only the store had and has removed.
     fn expire_unseen(&mut self, key: usize, id: MessageId, turn: &Turn<'_>) {
         self.count(key, Metric::Expired, 1);
+        self.watches.settle(id, Cause::Expired);
         let is_restored = self.is_restored(id);
         let channel = &mut self.channels[key];
         channel.paged -= 1;

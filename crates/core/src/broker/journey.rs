@@ -28,6 +28,7 @@ impl Broker {
     /// Settles a message of this channel.
     #[inline]
     pub(super) fn end_journey(&mut self, channel: usize, entry: &mut Entry, cause: Cause) {
+        self.watches.settle(entry.message.id, cause);
         self.pass(channel, entry, Stage::Gone, cause);
     }
 

@@ -63,6 +63,7 @@ mod stage;
 mod stopping;
 mod storage;
 mod turn;
+mod watches;
 mod window;
 mod window_size;
 
@@ -82,9 +83,10 @@ use smallvec::SmallVec;
 pub use bounds::Bounds;
 pub use counters::{Counters, Metric};
 pub use dedup::{ForgottenIds, FreshIds};
-pub use effect::{Backlog, Content, Effect, Effects, EndReason, Note, Refusal, Reply, StoreEffect};
+pub use effect::{Backlog, Content, Effect, Effects, EndReason, Note, Outcome, Refusal, Reply, StoreEffect};
 pub use event::{
-    AckMode, Acknowledge, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreEvent, StoreFailure, Subscribe,
+    AckMode, Acknowledge, CallerId, ClientKind, Event, Publish, ReceiverKey, ReplyTo, StoreEvent, StoreFailure,
+    Subscribe,
 };
 pub use restore::{ChannelSummary, Restored, Settings};
 
@@ -100,6 +102,7 @@ use pending::Pending;
 use receiver::Receiver;
 use sent::SentTo;
 use turn::Turn;
+use watches::Watches;
 
 use crate::limits;
 use crate::message::{AcceptedId, ChannelName, ConnectionId, GroupName, Message, MessageId, Publication, Timestamp};
@@ -211,6 +214,7 @@ pub struct Broker {
     counts: Vec<(MessageId, u32)>,
     /// Channels to pump (deliver from) before the turn ends.
     to_pump: Vec<usize>,
+    watches: Watches,
 }
 
 impl Broker {
@@ -263,6 +267,7 @@ impl Broker {
             removals: Vec::new(),
             counts: Vec::new(),
             to_pump: Vec::new(),
+            watches: Watches::default(),
         };
         broker.shortest_deadline = shortest_deadline(&broker.policies);
         broker.restore(restored);
@@ -297,6 +302,7 @@ impl Broker {
             Event::Store(event) => self.handle_store(event, turn),
             Event::Purge { channel } => self.purge(&channel, turn),
             Event::Stopping => self.begin_stop(turn),
+            Event::CallerGone(caller) => self.watches.end(caller),
             Event::Tick => self.tick(turn),
         }
     }
@@ -395,6 +401,7 @@ impl Broker {
         if self.has_store_requests() {
             self.flush_store(turn);
         }
+        self.report_outcomes(turn);
         let unstored = &self.unstored;
         self.deadlines.drop_finished_writes(|id| !unstored.contains(id));
     }

@@ -220,6 +220,9 @@ impl Broker {
         self.count(key, Metric::Accepted, count as u64);
         let pending = self.pend(publish, id, count);
         let entries = self.entries(publish, (key, owner), (id, pending), turn);
+        if let (true, ReplyTo::Caller(caller)) = (publish.watch, publish.reply_to) {
+            self.watches.begin(caller, key, entries.iter().map(|entry| entry.message.id).collect());
+        }
         if let Some(delay) = delay {
             let due = turn.now.after(delay);
             for mut entry in entries {

@@ -87,6 +87,7 @@ impl Broker {
     fn send_answers(&mut self, pending: Pending, turn: &mut Turn<'_>) {
         let is_awaited = pending.is_awaited();
         let Pending { reply_to, id, answer, receivers, rows, refused, waiters, .. } = pending;
+        self.note_answer(reply_to, refused.is_none());
         match refused {
             Some(refusal) if is_awaited => {
                 self.reply(reply_to, Reply::Refused { id: id.clone(), answer, refusal }, turn);

@@ -233,7 +233,8 @@ impl Broker {
             return;
         }
         for message in messages {
-            let channel = &mut self.channels[key];
+            self.unpark_before(key, message.id, turn);
+            let Some(channel) = self.channels.get_mut(key) else { return };
             if message.id <= channel.cursor {
                 continue;
             }
@@ -275,6 +276,17 @@ impl Broker {
             self.unpage(key, missing);
         }
         self.close_if_unused(key);
+    }
+
+    /// Moves the parked messages that were accepted before this message to `waiting`, so that it does not overtake them.
+    fn unpark_before(&mut self, key: usize, id: MessageId, turn: &mut Turn<'_>) {
+        while let Some(entry) = self.channels.get_mut(key).and_then(|channel| channel.unpark_before(id)) {
+            if entry.expired(turn.now) {
+                self.expire(key, entry, turn);
+            } else {
+                self.wait(key, entry, Cause::Unparked);
+            }
+        }
     }
 
     /// Handles a failed load. The retry timer repeats it.
@@ -334,6 +346,7 @@ impl Broker {
             self.drop_entry(key, entry, (Fate::Settled, Cause::Purged), turn);
         }
         self.resolve_paged(key, turn);
+        self.watches.purge(key);
         self.flush_store(turn);
         turn.effects.list.push(Effect::Store(StoreEffect::Purge { channel: name.clone(), up_to }));
         self.channels[key].unsettled -= 1;

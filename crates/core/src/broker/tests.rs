@@ -123,6 +123,7 @@ impl Scene {
             receivers: None,
             id: id.map(|id| PublicationId::new("app", id)),
             answer: self.answer,
+            watch: false,
             ttl: None,
             delay: self.delay,
         }))

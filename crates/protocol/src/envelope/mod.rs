@@ -7,6 +7,7 @@
 mod differential_tests;
 mod explain;
 mod field;
+mod make;
 mod parse;
 mod read;
 mod reply;
@@ -18,6 +19,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+pub use make::publication_of;
 pub use parse::Parser;
 pub use reply::{accepted, connect_reply, refusal};
 pub use time::iso8601;

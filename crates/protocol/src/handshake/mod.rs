@@ -20,8 +20,8 @@ use sha1::{Digest as _, Sha1};
 pub use bad_request::BadRequest;
 pub use broken_upgrade::{BrokenUpgrade, PROXY_SETTINGS};
 pub use client::{BadReply, client_request, parse_reply};
-pub use query::percent_decode;
-pub use server::{Page, Request, Upgrade, parse_request, response, upgrade_reply, without_body};
+pub use query::{pairs, percent_decode};
+pub use server::{Page, Request, Upgrade, parse_request, read_request, response, upgrade_reply, without_body};
 
 /// The subprotocol that makes a connection *modern* (SPEC section 3).
 pub const SUBPROTOCOL: &str = "wsmb.v1";

@@ -41,6 +41,14 @@ pub(super) fn parse(query: &str) -> Result<QueryParameters, BadRequest> {
     Ok(parameters)
 }
 
+/// Returns the names and values of a query, decoded. An undecodable name or value is `None`.
+pub fn pairs(query: &str) -> impl Iterator<Item = (Option<String>, Option<String>)> {
+    query.split('&').filter(|parameter| !parameter.is_empty()).map(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        (decode(name), decode(value))
+    })
+}
+
 /// Decodes text from a query, in which `+` is a blank.
 fn decode(text: &str) -> Option<String> {
     percent_decode(&text.replace('+', " "))

@@ -75,8 +75,20 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
     };
     // A complete head has a method, a path and a version.
     let (method, target) = (head.method.unwrap_or_default(), head.path.unwrap_or_default());
-    let version = head.version.unwrap_or_default();
-    let headers = &*head.headers;
+    let request = read_request(method, target, head.version.unwrap_or_default(), head.headers)?;
+    Ok(Some((request, len)))
+}
+
+/// Reads a request head that is parsed already. `target`: the path and the query, or an absolute address; `version`: 0 or 1, for HTTP/1.0 or HTTP/1.1.
+///
+/// # Errors
+/// As [`parse_request`].
+pub fn read_request(
+    method: &str,
+    target: &str,
+    version: u8,
+    headers: &[httparse::Header<'_>],
+) -> Result<Request, BadRequest> {
     let (path, query) = split_target(target);
     let broken_upgrade = if method == "GET" { BrokenUpgrade::find(headers, version) } else { None };
     let is_upgrade = method == "GET" && broken_upgrade.is_none() && lists(headers, "Upgrade", "websocket");
@@ -95,7 +107,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
     if authorization.next().is_some() {
         return Err(BadRequest::AuthorizationTwice);
     }
-    Ok(Some((request, len)))
+    Ok(request)
 }
 
 /// Returns the web page that has sent a request. A program that is not a browser sends no origin, or an origin with another scheme.

@@ -63,6 +63,10 @@ impl Dispatch {
             }
             Effect::Confirm { connection } => self.confirmations.push(connection),
             Effect::Reply { to: ReplyTo::Connection(to), reply } => self.reply(to, &reply, publish, now),
+            Effect::Reply { to: ReplyTo::Caller(caller), reply } => {
+                self.outcome.refusals += u64::from(matches!(reply, Reply::Refused { .. }));
+                self.outcome.replies.push((caller, reply));
+            }
             Effect::Reply { to: ReplyTo::Nobody, .. } => {}
             Effect::End { connection, reason } => self.end_for(connection, reason),
             Effect::Store(command) => self.outcome.store_commands.push(command),
@@ -98,7 +102,7 @@ impl Dispatch {
                 let closing = Closing { code: 1013, reason: "too many channels", invited: false, flush: true };
                 self.end(&session, closing);
             }
-            (Some(_), Reply::Accepted { .. } | Reply::UnknownDelivery { .. }) => {}
+            (Some(_), Reply::Accepted { .. } | Reply::Settled(_) | Reply::UnknownDelivery { .. }) => {}
         }
     }
 
@@ -109,7 +113,7 @@ impl Dispatch {
         let is_awaited = match reply {
             Reply::Accepted { .. } => true,
             Reply::Refused { id, answer, .. } => id.is_some() || *answer,
-            Reply::UnknownDelivery { .. } | Reply::TooManyChannels => false,
+            Reply::Settled(_) | Reply::UnknownDelivery { .. } | Reply::TooManyChannels => false,
         };
         let is_nameless =
             is_awaited && matches!(reply, Reply::Accepted { id: None, .. } | Reply::Refused { id: None, .. });

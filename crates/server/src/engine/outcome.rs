@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wsmb_core::broker::{EndReason, Note, Refusal, StoreEffect};
+use wsmb_core::broker::{CallerId, EndReason, Note, Refusal, Reply, StoreEffect};
 use wsmb_core::message::Timestamp;
 use wsmb_core::policy::Policies;
 
@@ -42,6 +42,8 @@ pub(crate) struct TurnOutcome {
     pub(crate) ended: Vec<(Arc<Session>, EndReason)>,
     /// Topic sessions whose message was refused, and why.
     pub(crate) refused: Vec<(Arc<Session>, Refusal)>,
+    /// Replies to callers.
+    pub(crate) replies: Vec<(CallerId, Reply)>,
     /// Publications that were refused.
     pub(crate) refusals: u64,
     /// Notes of the core for the administrator.

@@ -1,5 +1,6 @@
 //! The simulated world around the broker: clients, the store and the time. The seed chooses what happens next.
 
+mod callers;
 mod clients;
 mod effects;
 mod ends;
@@ -23,8 +24,8 @@ use super::model::{DeliveryView, Model};
 use super::record::MessageRecord;
 use super::store::SimStore;
 use crate::broker::{
-    AckMode, Acknowledge, Bounds, Broker, ClientKind, Content, Effect, Effects, EndReason, Event, Note, Publish,
-    ReceiverKey, Refusal, Reply, ReplyTo, Restored, Settings, StoreEffect, StoreEvent, Subscribe,
+    AckMode, Acknowledge, Bounds, Broker, CallerId, ClientKind, Content, Effect, Effects, EndReason, Event, Note,
+    Outcome, Publish, ReceiverKey, Refusal, Reply, ReplyTo, Restored, Settings, StoreEffect, StoreEvent, Subscribe,
 };
 use crate::limits;
 use crate::message::{
@@ -154,6 +155,8 @@ pub(super) struct Tally {
     pub refused: u64,
     /// Publications that were accepted although at least 90 % of a bound were used.
     pub shared: u64,
+    /// Callers that were told each outcome, in the order of [`Outcome`].
+    pub outcomes: [u64; 5],
 }
 
 /// A publication with an id: its sender waits for the answer, or has it.
@@ -191,6 +194,8 @@ pub(super) struct World {
     requests: BTreeMap<String, Request>,
     /// The messages of the publication without an id for whose answer a connection waits.
     unnamed_senders: BTreeMap<ConnectionId, Vec<u64>>,
+    callers: BTreeMap<u64, callers::Waiting>,
+    last_caller: u64,
     /// The time at which each channel was last purged.
     purges: BTreeMap<String, Timestamp>,
     /// Connections that have closed their sending side and wait for answers.
@@ -312,6 +317,8 @@ impl World {
             ended: BTreeSet::new(),
             requests: BTreeMap::new(),
             unnamed_senders: BTreeMap::new(),
+            callers: BTreeMap::new(),
+            last_caller: 0,
             purges: BTreeMap::new(),
             listening: BTreeSet::new(),
             last_connection: 0,
@@ -358,6 +365,7 @@ impl World {
             98 if self.random.chance(30) => self.reconfigure(),
             98 if self.random.chance(30) => self.stop(),
             99 if self.random.chance(40) => self.set_clock(),
+            99 if self.random.chance(40) => self.hang_up(),
             99 => self.lose_an_answer(),
             _ => self.pass_time(),
         }
@@ -376,6 +384,7 @@ impl World {
         self.check_late();
         self.check_owed();
         self.check_waiting();
+        self.check_callers();
     }
 
     /// One round of the store's thread. Ids are saved before rows are removed, as in the server.

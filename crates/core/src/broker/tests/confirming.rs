@@ -39,6 +39,7 @@ impl Scene {
             receivers: None,
             id: None,
             answer: false,
+            watch: false,
             ttl: None,
             delay: None,
         }));

@@ -24,6 +24,7 @@ impl Scene {
             receivers: None,
             id: Some(PublicationId::new("app", "a")),
             answer: false,
+            watch: false,
             ttl: None,
             delay: None,
         }))

@@ -64,6 +64,7 @@ impl World {
                     client.ping = Some(client.last);
                 }
                 Effect::Reply { to: ReplyTo::Connection(to), reply } => self.answered(to, &reply),
+                Effect::Reply { to: ReplyTo::Caller(caller), reply } => self.called_back(caller, &reply),
                 Effect::Reply { to: ReplyTo::Nobody, reply } => panic!("a reply to nobody: {reply:?}"),
                 Effect::End { connection, reason } => {
                     let client = self.clients.get(&connection).expect("a disconnected client was ended");

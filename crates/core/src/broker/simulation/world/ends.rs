@@ -188,6 +188,7 @@ impl World {
         let allowed = self.missing_allowed + counters.refused + counters.refused_late;
         assert!(missing.len() as u64 <= allowed, "{allowed} messages were refused, and these are missing: {missing:?}");
         assert!(self.unnamed_senders.is_empty(), "these senders never got an answer: {:?}", self.unnamed_senders);
+        assert!(self.callers.is_empty(), "these callers were never told an outcome: {:?}", self.callers);
         for (id, request) in &self.requests {
             assert!(request.owed.values().all(|owed| *owed == 0), "publication {id} was never answered: {request:?}");
         }

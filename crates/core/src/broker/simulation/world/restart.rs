@@ -76,6 +76,7 @@ impl World {
             record.restored = rows.get(number).map(|(_, is_due_later)| *is_due_later);
             record.is_dead_letter = rows.get(number).is_some_and(|(channel, _)| *channel != record.channel);
         }
+        self.callers.clear();
         self.loads.clear();
         self.failed_loads.clear();
         self.dropped_before += self.broker.counters().dropped;
@@ -124,6 +125,7 @@ impl World {
         }
         self.save_ids();
         self.check_what_is_left();
+        self.check_answered();
         self.stopping = false;
         self.start_again();
     }

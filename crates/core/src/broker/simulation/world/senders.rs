@@ -52,17 +52,19 @@ impl World {
             };
             self.requests.insert(id.clone(), request);
             self.ids.insert(id.clone(), (user, None));
-        } else if answer {
+        }
+        let caller = (answer && self.random.chance(50)).then(|| self.call(&numbers));
+        if answer && caller.is_none() {
             self.unnamed_senders.insert(connection, numbers.clone());
         }
         self.ask(connection, &channel, &numbers, delay.is_some());
-        self.send(connection, &channel, &numbers, (id.as_deref(), answer), (receivers, ttl, delay));
+        self.send((connection, caller), &channel, &numbers, (id.as_deref(), answer), (receivers, ttl, delay));
         self.check_ask();
     }
 
     pub(super) fn send(
         &mut self,
-        connection: ConnectionId,
+        (connection, caller): (ConnectionId, Option<CallerId>),
         channel: &str,
         numbers: &[u64],
         (id, answer): (Option<&str>, bool),
@@ -89,11 +91,12 @@ impl World {
         let publish = Publish {
             origin: Some(connection),
             user: &Arc::from(restart::user_of(connection)),
-            reply_to: ReplyTo::Connection(connection),
+            reply_to: caller.map_or(ReplyTo::Connection(connection), ReplyTo::Caller),
             publication: &publication,
             receivers,
             id: id.map(|id| PublicationId::new(restart::user_of(connection), id)),
             answer,
+            watch: caller.is_some(),
             ttl,
             delay,
         };
@@ -115,7 +118,7 @@ impl World {
         let Some(request) = self.requests.get_mut(&id) else { return };
         *request.owed.entry(connection).or_default() += 1;
         let Request { channel, numbers, ttl, .. } = request.clone();
-        self.send(connection, &channel, &numbers, (Some(&id), false), (None, ttl, None));
+        self.send((connection, None), &channel, &numbers, (Some(&id), false), (None, ttl, None));
     }
 
     /// Checks that a channel whose backlog was reported as full is full. No message of the refused publication may ever be delivered.
@@ -144,6 +147,7 @@ impl World {
                 self.unknown += 1;
                 return;
             }
+            Reply::Settled(_) => panic!("a connection was told an outcome"),
             Reply::TooManyChannels => return self.too_many_channels = Some(to),
         };
         let mut unsure = false;
@@ -174,7 +178,12 @@ impl World {
                 self.check_accepted_reply(&reply);
             }
         }
-        for number in &numbers {
+        self.decided(&numbers, accepted, first);
+    }
+
+    /// Records that the sender of these messages was told whether they are accepted. `first`: it was told for the first time.
+    pub(super) fn decided(&mut self, numbers: &[u64], accepted: bool, first: bool) {
+        for number in numbers {
             let stored = self.store.rows.values().any(|row| row.payload.as_text() == Some(&number.to_string()));
             let swept = self.is_swept(&self.model.messages[number].channel);
             let record = self.model.messages.get_mut(number).expect("a message that was sent");

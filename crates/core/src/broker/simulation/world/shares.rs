@@ -106,7 +106,12 @@ impl World {
         if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
             self.refused_as_full();
         }
-        if let (Reply::Refused { refusal, .. }, Some(ask)) = (reply, &mut self.asked) {
+        // Another publication may be refused in the same turn, because a deadline has passed.
+        let is_asked =
+            |id: &PublicationId| self.requests.get(id.id()).is_some_and(|request| request.numbers == self.sending);
+        if let (Reply::Refused { refusal, id, .. }, Some(ask)) = (reply, &mut self.asked)
+            && id.as_ref().is_none_or(is_asked)
+        {
             ask.refused |= *refusal == Refusal::BrokerFull;
             ask.otherwise |= *refusal != Refusal::BrokerFull;
             for number in &self.sending {

@@ -1,0 +1,147 @@
+//! Who asks: the page, the credentials, the number of requests at the same time; then the resource answers.
+
+use std::sync::Arc;
+
+use hyper::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
+use hyper::{Method, Response, StatusCode};
+use tokio::time::timeout;
+
+use super::asked::{Asked, User};
+use super::publish;
+use super::response::{self, Body, Problem, going_down, no_websocket};
+use super::router::{Resource, is_reserved};
+use crate::access::Login;
+use crate::counters::Counters;
+use crate::failed_logins::Reason;
+use crate::hub::Hub;
+use crate::limits;
+use wsmb_protocol::envelope::Code;
+
+/// Answers a request.
+pub(super) async fn answer(hub: &Arc<Hub>, asked: Asked) -> Response<Body> {
+    let origin = asked.headers.get(ORIGIN).cloned();
+    let mut response = if let Some(problem) = refuse_page(hub, &asked) {
+        problem.into()
+    } else {
+        let mut response = serve(hub, asked).await.unwrap_or_else(Response::from);
+        if let Some(origin) = origin {
+            response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        }
+        response.headers_mut().insert(VARY, HeaderValue::from_static("Origin"));
+        response
+    };
+    if hub.stop.has_begun() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Returns the refusal if the request comes from a page that may not connect.
+fn refuse_page(hub: &Hub, asked: &Asked) -> Option<Problem> {
+    let access = hub.access();
+    let anonymous = access.anonymous && asked.head.authorization.is_none();
+    let sentence = hub.origins.refusal(asked.head.page.as_ref()?, &asked.client, &access.origins, anonymous)?;
+    Counters::add(&hub.counters.forbidden, 1);
+    Some(Problem::of(Code::Forbidden, sentence))
+}
+
+async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> {
+    if !is_reserved(&asked.head.path) {
+        return Ok(no_websocket());
+    }
+    let Some(resource) = Resource::of(&asked.head.path)? else {
+        return Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing here"));
+    };
+    if asked.method == Method::OPTIONS {
+        return Ok(preflight(&resource));
+    }
+    if !resource.methods().contains(&asked.method) {
+        let allowed = methods(&resource);
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}"));
+        return Err(problem.header(ALLOW, allowed));
+    }
+    let user = if resource.is_public() { User::default() } else { login(hub, &asked).await? };
+    Ok(match resource {
+        Resource::Health => health(hub),
+        Resource::Readiness => readiness(hub),
+        Resource::Messages(channel) => publish::publish(hub, asked, &user, &channel).await?,
+    })
+}
+
+fn methods(resource: &Resource) -> String {
+    resource.methods().iter().map(Method::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The response to a browser that asks whether a page may send a request (CORS).
+fn preflight(resource: &Resource) -> Response<Body> {
+    let mut response = response::empty(StatusCode::NO_CONTENT);
+    let mut insert = |name: HeaderName, value: &str| {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    insert(ALLOW, &methods(resource));
+    insert(ACCESS_CONTROL_ALLOW_METHODS, &methods(resource));
+    insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        "authorization, content-type, idempotency-key, ttl, delay, receivers, wait, last-event-id",
+    );
+    insert(ACCESS_CONTROL_MAX_AGE, "600");
+    response
+}
+
+/// Checks the credentials of a request.
+async fn login(hub: &Hub, asked: &Asked) -> Result<User, Problem> {
+    if hub.stop.has_begun() {
+        return Err(going_down());
+    }
+    let from = asked.client.address.ip();
+    let access = hub.access();
+    let login = timeout(limits::LOGIN_TIME, access.login(asked.head.authorization.as_deref(), from)).await;
+    match login {
+        Ok(Login::Welcome(user, _)) => Ok(user),
+        Ok(Login::Busy) | Err(_) => {
+            let problem = Problem::of(Code::Unavailable, "too many clients log in at once; try again");
+            Err(problem.header(RETRY_AFTER, "5"))
+        }
+        Ok(Login::Slowed(user)) => {
+            hub.failed_logins.log(from, &user, Reason::TooMany);
+            let wait = wsmb_auth::limits::LOGIN_DELAY_MAX.as_secs().to_string();
+            let problem = Problem::of(Code::SlowDown, "too many wrong passwords came from this address; try again");
+            Err(problem.header(RETRY_AFTER, wait))
+        }
+        Ok(Login::Rejected(user, reason)) => {
+            Counters::add(&hub.counters.unauthorized, 1);
+            hub.failed_logins.log(from, &user, reason);
+            let problem = Problem::of(Code::Rejected, "the credentials are missing or wrong");
+            Err(problem.header(WWW_AUTHENTICATE, "Basic realm=\"wsmb\""))
+        }
+    }
+}
+
+/// Whether the process can do its work. 200 also during an orderly stop.
+fn health(hub: &Hub) -> Response<Body> {
+    let (status, word) = match (hub.fatal.is_declared(), hub.stop.has_begun()) {
+        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "failed\n"),
+        (false, true) => (StatusCode::OK, "stopping\n"),
+        (false, false) => (StatusCode::OK, "ok\n"),
+    };
+    response::with(status, "text/plain; charset=utf-8", word)
+}
+
+/// Whether new clients should come here: the store can be written, and no stop has begun.
+fn readiness(hub: &Hub) -> Response<Body> {
+    let (status, word) = if hub.fatal.is_declared() {
+        (StatusCode::SERVICE_UNAVAILABLE, "failed\n")
+    } else if hub.stop.has_begun() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else if !hub.storage.is_healthy() {
+        (StatusCode::SERVICE_UNAVAILABLE, "the store cannot be written\n")
+    } else {
+        (StatusCode::OK, "ready\n")
+    };
+    response::with(status, "text/plain; charset=utf-8", word)
+}

@@ -15,6 +15,8 @@ pub(super) struct Access {
     /// Survives a reload, with its cache of verified passwords.
     pub(super) verifier: Arc<Verifier>,
     pub(super) permissions: Permissions,
+    /// The users who are administrators.
+    pub(super) admins: Vec<String>,
     /// How often each user may publish and connect.
     pub(super) rates: Rates,
     /// Accept clients without credentials, as the user with the empty name.
@@ -25,11 +27,27 @@ pub(super) struct Access {
     pub(super) origins: Vec<Origin>,
 }
 
+/// The credentials of a request, unchecked. Never printed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Credentials<'a> {
+    /// The value of `Authorization`.
+    pub(super) authorization: Option<&'a str>,
+}
+
+/// Who a request or a session comes from. What an identity may do follows from the rules in force ([`Access::may_send`]), so it never outlives a withdrawn
+/// right.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Identity {
+    /// The user; empty for an anonymous client.
+    pub(super) user: Arc<str>,
+}
+
 /// The result of a login.
 #[derive(Clone, Debug)]
 pub(super) enum Login {
-    /// The user (empty: anonymous) is accepted according to this list.
-    Welcome(Arc<str>, Arc<Users>),
+    /// The client is accepted according to this list of users. After the registration of a session, the list must be checked again
+    /// ([`Access::is_still_accepted`]).
+    Welcome(Identity, Arc<Users>),
     /// Missing, malformed or wrong credentials: the user that they name, and the reason.
     Rejected(String, Reason),
     /// Too many passwords were wrong before; this one was not checked. Names the user.
@@ -39,18 +57,24 @@ pub(super) enum Login {
 }
 
 impl Access {
-    /// Checks the value of an `Authorization` header, even if anonymous clients are accepted.
-    pub(super) async fn login(&self, authorization: Option<&str>, from: IpAddr) -> Login {
-        let Some(authorization) = authorization else {
+    /// Checks the credentials of a request, even if anonymous clients are accepted. `from`: the client's address.
+    pub(super) async fn login(&self, credentials: Credentials<'_>, from: IpAddr) -> Login {
+        let Some(authorization) = credentials.authorization else {
             let rejected = || Login::Rejected(String::new(), Reason::NoCredentials);
-            return if self.anonymous { Login::Welcome(Arc::default(), self.verifier.users()) } else { rejected() };
+            return if self.anonymous {
+                Login::Welcome(Identity::default(), self.verifier.users())
+            } else {
+                rejected()
+            };
         };
         let Some((user, password)) = basic_credentials(authorization) else {
             return Login::Rejected(String::new(), Reason::Malformed);
         };
         let (verdict, users) = self.verifier.verify(&user, password.as_bytes(), from).await;
         match verdict {
-            Verdict::Accepted => Login::Welcome(users.name(&user).unwrap_or_else(|| Arc::from(user)), users),
+            Verdict::Accepted => {
+                Login::Welcome(Identity { user: users.name(&user).unwrap_or_else(|| Arc::from(user)) }, users)
+            }
             Verdict::Rejected => {
                 let is_known = users.name(&user).is_some();
                 Login::Rejected(user, if is_known { Reason::WrongPassword } else { Reason::UnknownUser })
@@ -60,11 +84,22 @@ impl Access {
         }
     }
 
-    pub(super) fn may_send(&self, user: &str, channel: &ChannelName) -> bool {
-        self.permissions.may_send(user, channel.as_str())
+    /// Whether an identity that was accepted according to `users` would still be accepted.
+    pub(super) fn is_still_accepted(&self, identity: &Identity, users: &Users) -> bool {
+        let user = &*identity.user;
+        if user.is_empty() { self.anonymous } else { self.verifier.users().has_same(users, user) }
     }
 
-    pub(super) fn may_receive(&self, user: &str, channel: &ChannelName) -> bool {
-        self.permissions.may_receive(user, channel.as_str())
+    /// Whether the identity is an administrator (`auth.admins`).
+    pub(super) fn is_admin(&self, identity: &Identity) -> bool {
+        self.admins.iter().any(|admin| !admin.is_empty() && **admin == *identity.user)
+    }
+
+    pub(super) fn may_send(&self, identity: &Identity, channel: &ChannelName) -> bool {
+        self.permissions.may_send(&identity.user, channel.as_str())
+    }
+
+    pub(super) fn may_receive(&self, identity: &Identity, channel: &ChannelName) -> bool {
+        self.permissions.may_receive(&identity.user, channel.as_str())
     }
 }

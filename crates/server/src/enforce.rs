@@ -7,12 +7,10 @@ use std::sync::Arc;
 
 use tracing::info;
 
-use super::access::Access;
 use super::hub::Hub;
 use super::request::Request;
 use super::session::{Closing, Profile, Session};
 use crate::limits;
-use wsmb_auth::Users;
 
 impl Hub {
     /// Ends the sessions of users in `revoked`, and those that use a withdrawn right. A second round, [`limits::ENFORCE_AGAIN`] later, covers sessions that
@@ -34,14 +32,15 @@ impl Hub {
         for some in self.sessions().chunks(limits::ENFORCE_AT_ONCE) {
             let lost: Vec<_> = self.with_broker(|broker| {
                 let lost = |session: &Arc<Session>| {
-                    let Profile { user, topic, .. } = &session.profile;
-                    if revoked.contains(user) || (user.is_empty() && !access.anonymous) {
+                    let Profile { identity, topic, .. } = &session.profile;
+                    if revoked.contains(&identity.user) || (identity.user.is_empty() && !access.anonymous) {
                         return Some("credentials withdrawn");
                     }
-                    let is_withdrawn = broker.channels_of(session.id).any(|channel| !access.may_receive(user, channel));
-                    let is_idle = topic
-                        .as_ref()
-                        .is_some_and(|channel| !access.may_send(user, channel) && !access.may_receive(user, channel));
+                    let is_withdrawn =
+                        broker.channels_of(session.id).any(|channel| !access.may_receive(identity, channel));
+                    let is_idle = topic.as_ref().is_some_and(|channel| {
+                        !access.may_send(identity, channel) && !access.may_receive(identity, channel)
+                    });
                     (is_withdrawn || is_idle).then_some("right withdrawn")
                 };
                 some.iter()
@@ -57,11 +56,5 @@ impl Hub {
             ended += lost.len();
         }
         ended
-    }
-
-    /// Whether a user who was accepted according to `users` would still be accepted.
-    pub(super) fn is_still_accepted(&self, user: &str, users: &Users) -> bool {
-        let access: Arc<Access> = self.access();
-        if user.is_empty() { access.anonymous } else { access.verifier.users().has_same(users, user) }
     }
 }

@@ -131,7 +131,7 @@ impl Engine {
         // A publication that was sent before the session's end is still valid, but the session receives no messages and no answers.
         let origin = (!source.is_forgotten()).then_some(source.id);
         let reply_to = origin.map_or(ReplyTo::Nobody, ReplyTo::Connection);
-        let user = &source.profile.user;
+        let user = source.profile.user();
         let publish = Publish { origin, user, reply_to, publication, receivers, id, answer, watch: false, ttl, delay };
         self.broker.handle(now.core, Event::Publish(&publish), &mut self.effects);
         self.carry_out(Some(&publish), now);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::access::{Access, Login};
+use super::access::{Access, Credentials, Identity, Login};
 use super::counters::Counters;
 use super::engine::NoRoom;
 use super::failed_logins::Reason;
@@ -138,7 +138,7 @@ async fn serve(
         }
         Answer::Upgrade(upgrade, profile, users) => (upgrade, profile, users),
     };
-    let user = profile.user.clone();
+    let identity = profile.identity.clone();
     // The reader is created with the session, because its drop reports the end of the session to the core.
     let (session, mut reader) = match hub.establish(transport, profile, home) {
         Ok(session) => (session.clone(), Box::new(Reader::new(hub.clone(), session))),
@@ -148,7 +148,7 @@ async fn serve(
         }
     };
     // After the registration: a later change of the users finds the session (`enforce`).
-    if !hub.is_still_accepted(&user, &users) {
+    if !hub.access().is_still_accepted(&identity, &users) {
         // No other thread writes, because `head_written` was not called.
         let _ = session.transport().write_all(&unauthorized(&hub)).await;
         return None;
@@ -269,23 +269,24 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         return Answer::Http(plain(403, &sentence));
     }
     let peer = client.address;
-    let (user, users) =
-        match login(hub, &access, request.authorization.as_deref(), &peer, upgrade.topic.is_some()).await {
-            Ok(welcome) => welcome,
-            Err(response) => return Answer::Http(response),
-        };
+    let credentials = Credentials { authorization: request.authorization.as_deref() };
+    let (identity, users) = match login(hub, &access, credentials, &peer, upgrade.topic.is_some()).await {
+        Ok(welcome) => welcome,
+        Err(response) => return Answer::Http(response),
+    };
     if let Some(channel) = &upgrade.topic
-        && !access.may_send(&user, channel)
-        && !access.may_receive(&user, channel)
+        && !access.may_send(&identity, channel)
+        && !access.may_receive(&identity, channel)
     {
-        hub.note_forbidden(&user, &peer, channel);
+        let user = &identity.user;
+        hub.note_forbidden(user, &peer, channel);
         return Answer::Http(plain(
             403,
             &format!("user \"{user}\" may neither send to nor receive from \"{channel}\""),
         ));
     }
     let profile = Profile {
-        user,
+        identity,
         peer,
         topic: upgrade.topic.clone(),
         receiver: upgrade.receiver.as_deref().map(Arc::from).map(Box::new),
@@ -299,16 +300,16 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
 async fn login(
     hub: &Hub,
     access: &Access,
-    authorization: Option<&str>,
+    credentials: Credentials<'_>,
     peer: &Peer,
     is_topic: bool,
-) -> Result<(Arc<str>, Arc<Users>), Vec<u8>> {
-    match access.login(authorization, peer.ip()).await {
-        Login::Welcome(user, users) => match rate_wait(hub, access, &user, is_topic) {
-            None => Ok((user, users)),
+) -> Result<(Identity, Arc<Users>), Vec<u8>> {
+    match access.login(credentials, peer.ip()).await {
+        Login::Welcome(identity, users) => match rate_wait(hub, access, &identity.user, is_topic) {
+            None => Ok((identity, users)),
             Some(wait) => {
-                hub.note_above_rate(&user, peer);
-                Err(above_rate(&user, wait))
+                hub.note_above_rate(&identity.user, peer);
+                Err(above_rate(&identity.user, wait))
             }
         },
         Login::Busy => Err(busy()),
@@ -336,8 +337,9 @@ fn rate_wait(hub: &Hub, access: &Access, user: &Arc<str>, is_topic: bool) -> Opt
 
 /// Subscribes the session, then writes the upgrade reply: a client that has read the reply receives every message that is sent from then on.
 async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::Result<()> {
-    let Profile { user, peer, topic, modern, proxied, .. } = &session.profile;
-    debug!(connection = session.id.0, %user, %peer, ?topic, modern, proxied, "connected");
+    let Profile { identity, peer, topic, modern, proxied, .. } = &session.profile;
+    let is_admin = hub.access().is_admin(identity);
+    debug!(connection = session.id.0, user = %identity.user, is_admin, %peer, ?topic, modern, proxied, "connected");
     // A modern envelope client gets the connect reply first.
     let reply = (*modern && topic.is_none()).then(|| EngineRequest::Frame(greeting(hub.wall_now())));
     let initial = interpret::initial_request(session, &hub.access());

@@ -328,7 +328,7 @@ impl Hub {
             let mut engine = self.engine();
             super::defect::strike("register");
             let is_short = self.memory.is_nearly_used();
-            let no_room = engine.no_room(&profile.user, max).or(is_short.then_some(NoRoom::Memory));
+            let no_room = engine.no_room(profile.user(), max).or(is_short.then_some(NoRoom::Memory));
             if let Some(no_room) = no_room {
                 // The caller closes the socket, after the lock is released.
                 return Err((transport, no_room));

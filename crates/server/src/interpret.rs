@@ -82,7 +82,7 @@ impl<'a> Interpreter<'a> {
         stores: Stores,
     ) -> Self {
         let access = hub.access();
-        let rate = access.rates.of(&session.profile.user, hub.now());
+        let rate = access.rates.of(session.profile.user(), hub.now());
         let (commands, closed, publishes, pause) = (0, None, false, Duration::ZERO);
         Self { hub, session, access, rate, stores, publishes, pause, requests, greeted, commands, closed }
     }
@@ -151,8 +151,8 @@ impl<'a> Interpreter<'a> {
             return ControlFlow::Continue(());
         }
         let profile = &self.session.profile;
-        if !self.access.may_send(&profile.user, channel) {
-            self.hub.note_forbidden(&profile.user, &profile.peer, channel);
+        if !self.access.may_send(&profile.identity, channel) {
+            self.hub.note_forbidden(profile.user(), &profile.peer, channel);
             let closing = Closing { code: 1008, reason: "forbidden", invited: false, flush: true };
             self.push_request(Request::End(closing));
             return ControlFlow::Break(());
@@ -161,7 +161,7 @@ impl<'a> Interpreter<'a> {
             // There is no answer to a message of a topic session that the client could act on, so its TCP slows the client down.
             self.pause = rate.published(1, self.hub.now());
             if !self.pause.is_zero() {
-                self.hub.note_above_rate(&profile.user, &profile.peer);
+                self.hub.note_above_rate(profile.user(), &profile.peer);
             }
         }
         self.publishes = true;
@@ -183,8 +183,9 @@ impl<'a> Interpreter<'a> {
                 self.push_request(Request::Ping { first, known });
             }
             Command::Receive { channels, ack, prefetch, receiver, group, order } => {
-                let user = &session.profile.user;
-                if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(user, channel)) {
+                let user = session.profile.user();
+                let identity = &session.profile.identity;
+                if let Some(channel) = channels.iter().find(|channel| !self.access.may_receive(identity, channel)) {
                     let detail = format!("user \"{user}\" may not receive from channel \"{channel}\"");
                     self.refuse(first, (Some("receive-message"), None), Code::Forbidden, detail);
                     return;
@@ -223,8 +224,8 @@ impl<'a> Interpreter<'a> {
     /// `frame`: the frame of `send`, which borrows from it.
     fn send(&mut self, send: envelope::Send<'_>, frame: &Frame<'a>, first: bool) {
         let envelope::Send { publication, receivers, id, ttl, delay } = send;
-        let user = &self.session.profile.user;
-        if !self.access.may_send(user, &publication.channel) {
+        let user = self.session.profile.user();
+        if !self.access.may_send(&self.session.profile.identity, &publication.channel) {
             let detail = format!("user \"{user}\" may not send to channel \"{}\"", publication.channel);
             self.refuse(first, (Some("send-message"), id.as_deref()), Code::Forbidden, detail);
             return;
@@ -293,12 +294,12 @@ impl<'a> Interpreter<'a> {
 /// The request that follows from the handshake: a topic session subscribes to its channel; an envelope session claims its receiver name.
 pub(super) fn initial_request(session: &Session, access: &Access) -> Option<Request<'static>> {
     let profile = &session.profile;
-    let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user.clone(), id });
+    let receiver = profile.receiver.as_deref().cloned().map(|id| ReceiverKey { user: profile.user().clone(), id });
     match &profile.topic {
-        Some(channel) if access.may_receive(&profile.user, channel) => {
+        Some(channel) if access.may_receive(&profile.identity, channel) => {
             let subscribe = Subscribe {
                 connection: session.id,
-                user: profile.user.clone(),
+                user: profile.user().clone(),
                 channels: vec![channel.clone()],
                 order: Order::default(),
                 ack: AckMode::Automatic,

@@ -410,6 +410,7 @@ fn access(settings: &AccessSettings, verifier: Arc<Verifier>) -> Access {
     Access {
         verifier,
         permissions: settings.permissions.clone(),
+        admins: settings.admins.clone(),
         rates: Rates::new(settings.rates.clone()),
         anonymous: settings.anonymous,
         trusted: settings.trusted_proxies.clone(),

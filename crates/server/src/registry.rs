@@ -59,7 +59,7 @@ impl Registry {
         self.serial += 1;
         let session = make(ConnectionId((self.serial << SLOT_BITS) | entry.key() as u64));
         entry.insert(session.clone());
-        *self.by_user.entry(session.profile.user.clone()).or_default() += 1;
+        *self.by_user.entry(session.profile.user().clone()).or_default() += 1;
         session
     }
 
@@ -75,10 +75,10 @@ impl Registry {
             return;
         }
         let session = self.sessions.remove(slot(id));
-        if let Some(sessions) = self.by_user.get_mut(&session.profile.user) {
+        if let Some(sessions) = self.by_user.get_mut(session.profile.user()) {
             *sessions -= 1;
             if *sessions == 0 {
-                self.by_user.remove(&session.profile.user);
+                self.by_user.remove(session.profile.user());
             }
         }
     }

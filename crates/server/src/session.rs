@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::access::Identity;
 use super::encoding::Encoding;
 use super::queue::Queue;
 use super::transport::Transport;
@@ -27,8 +28,8 @@ pub(super) use liveness::TimerAction;
 /// The client and its dialect, as the handshake determined them.
 #[derive(Clone, Debug)]
 pub(super) struct Profile {
-    /// The user; empty for an anonymous connection.
-    pub(super) user: Arc<str>,
+    /// Who the session belongs to.
+    pub(super) identity: Identity,
     /// The client's address, as trusted proxies report it.
     pub(super) peer: Peer,
     /// The channel of a topic connection; `None` for an envelope connection.
@@ -42,6 +43,11 @@ pub(super) struct Profile {
 }
 
 impl Profile {
+    /// The user; empty for an anonymous connection.
+    pub(super) fn user(&self) -> &Arc<str> {
+        &self.identity.user
+    }
+
     pub(super) fn encoding(&self) -> Encoding {
         if self.topic.is_some() { Encoding::Topic } else { Encoding::Envelope }
     }
@@ -189,8 +195,8 @@ pub(super) async fn open(id: ConnectionId, home: u16) -> (Arc<Session>, tokio::n
     let listener = tokio::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
-    let profile =
-        Profile { user: Arc::default(), peer: peer.into(), topic: None, receiver: None, modern: true, proxied: false };
+    let identity = Identity::default();
+    let profile = Profile { identity, peer: peer.into(), topic: None, receiver: None, modern: true, proxied: false };
     let session = Session::new(id, profile, Transport::new(stream).unwrap(), home, Timestamp(0));
     session.queue().head_written();
     (Arc::new(session), client)

@@ -66,6 +66,8 @@ pub struct AccessSettings {
     pub htpasswd: Vec<PathBuf>,
     /// Inline entries, `user:hash`, unchecked.
     pub users: Vec<String>,
+    /// The users who are administrators.
+    pub admins: Vec<String>,
     /// Clients without credentials are accepted, as the user with the empty name.
     pub anonymous: bool,
     /// Who may use which channels.

@@ -41,6 +41,7 @@ fn settings() -> Settings {
         drain: Duration::from_secs(10),
         broker: broker::Settings::default(),
         access: AccessSettings {
+            admins: vec![],
             htpasswd: vec![],
             users: vec![],
             anonymous: true,

@@ -26,7 +26,7 @@ impl Warnings {
     /// A session was ended because its client does not read fast enough.
     pub(super) fn slow(&self, session: &Session) {
         if let Some(withheld) = self.slow.admit() {
-            let Profile { user, peer, .. } = &session.profile;
+            let (user, peer) = (session.profile.user(), &session.profile.peer);
             warn!(connection = session.id.0, %user, %peer, withheld, "ended a slow receiver: it does not take what it is sent");
         }
     }
@@ -34,7 +34,7 @@ impl Warnings {
     /// A session was ended because its client has confirmed nothing for `server.confirm_timeout`.
     pub(super) fn unconfirmed(&self, session: &Session) {
         if let Some(withheld) = self.unconfirmed.admit() {
-            let Profile { user, peer, .. } = &session.profile;
+            let (user, peer) = (session.profile.user(), &session.profile.peer);
             warn!(
                 connection = session.id.0, %user, %peer, withheld,
                 "ended a receiver that has confirmed nothing for server.confirm_timeout; its messages go to other receivers"
@@ -45,7 +45,8 @@ impl Warnings {
     /// A topic session was ended because its message was refused.
     pub(super) fn refused(&self, session: &Session, refusal: Refusal) {
         if let Some(withheld) = self.refused.admit() {
-            let Profile { user, peer, topic, .. } = &session.profile;
+            let Profile { peer, topic, .. } = &session.profile;
+            let user = session.profile.user();
             let channel = topic.as_ref().map_or("", ChannelName::as_str);
             warn!(
                 connection = session.id.0, %user, %peer, channel, ?refusal, withheld,
@@ -74,7 +75,7 @@ impl Warnings {
     /// A session was ended because it held most of the memory.
     pub(super) fn over_memory(&self, session: &Session, held: usize) {
         if let Some(withheld) = self.over_memory.admit() {
-            let Profile { user, peer, .. } = &session.profile;
+            let (user, peer) = (session.profile.user(), &session.profile.peer);
             warn!(
                 connection = session.id.0, %user, %peer, held, withheld,
                 "ended the connection that held most memory: server.memory_budget is nearly used up"

@@ -9,11 +9,11 @@ use hyper::header::{
 use hyper::{Method, Response, StatusCode};
 use tokio::time::timeout;
 
-use super::asked::{Asked, User};
+use super::asked::Asked;
 use super::publish;
 use super::response::{self, Body, Problem, going_down, no_websocket};
 use super::router::{Resource, is_reserved};
-use crate::access::Login;
+use crate::access::{Credentials, Identity, Login};
 use crate::counters::Counters;
 use crate::failed_logins::Reason;
 use crate::hub::Hub;
@@ -63,11 +63,11 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}"));
         return Err(problem.header(ALLOW, allowed));
     }
-    let user = if resource.is_public() { User::default() } else { login(hub, &asked).await? };
+    let identity = if resource.is_public() { Identity::default() } else { login(hub, &asked).await? };
     Ok(match resource {
         Resource::Health => health(hub),
         Resource::Readiness => readiness(hub),
-        Resource::Messages(channel) => publish::publish(hub, asked, &user, &channel).await?,
+        Resource::Messages(channel) => publish::publish(hub, asked, &identity, &channel).await?,
     })
 }
 
@@ -94,15 +94,16 @@ fn preflight(resource: &Resource) -> Response<Body> {
 }
 
 /// Checks the credentials of a request.
-async fn login(hub: &Hub, asked: &Asked) -> Result<User, Problem> {
+async fn login(hub: &Hub, asked: &Asked) -> Result<Identity, Problem> {
     if hub.stop.has_begun() {
         return Err(going_down());
     }
     let from = asked.client.address.ip();
     let access = hub.access();
-    let login = timeout(limits::LOGIN_TIME, access.login(asked.head.authorization.as_deref(), from)).await;
+    let credentials = Credentials { authorization: asked.head.authorization.as_deref() };
+    let login = timeout(limits::LOGIN_TIME, access.login(credentials, from)).await;
     match login {
-        Ok(Login::Welcome(user, _)) => Ok(user),
+        Ok(Login::Welcome(identity, _)) => Ok(identity),
         Ok(Login::Busy) | Err(_) => {
             let problem = Problem::of(Code::Unavailable, "too many clients log in at once; try again");
             Err(problem.header(RETRY_AFTER, "5"))

@@ -1,7 +1,5 @@
 //! A request whose body has not been read.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -15,9 +13,6 @@ use crate::limits;
 use crate::proxies::Client;
 use wsmb_protocol::envelope::Code;
 use wsmb_protocol::handshake;
-
-/// The user who asks; the name is empty for an anonymous client.
-pub(super) type User = Arc<str>;
 
 /// A request whose body has not been read.
 pub(super) struct Asked {

@@ -8,10 +8,11 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::asked::{Asked, User};
+use super::asked::Asked;
 use super::content;
 use super::options::Options;
 use super::response::{self, Body, Problem, going_down};
+use crate::access::Identity;
 use crate::callers::Call;
 use crate::counters::Counters;
 use crate::hub::Hub;
@@ -44,15 +45,16 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Answers the request of `user`.
+/// Answers a request.
 pub(super) async fn publish(
     hub: &Arc<Hub>,
     asked: Asked,
-    user: &User,
+    identity: &Identity,
     channel: &ChannelName,
 ) -> std::result::Result<Response<Body>, Problem> {
     let options = Options::read(&asked.head.query, &asked.headers)?;
-    if !hub.access().may_send(user, channel) {
+    let user = &identity.user;
+    if !hub.access().may_send(identity, channel) {
         hub.note_forbidden(user, &asked.client.address, channel);
         return Err(Problem::of(Code::Forbidden, format!("user \"{user}\" may not send to channel \"{channel}\"")));
     }
@@ -81,7 +83,7 @@ pub(super) async fn publish(
 }
 
 /// Checks the rate of the user, and whether the broker and its store take messages.
-fn admit(hub: &Hub, user: &User, publication: &Publication<'_>) -> std::result::Result<(), Problem> {
+fn admit(hub: &Hub, user: &Arc<str>, publication: &Publication<'_>) -> std::result::Result<(), Problem> {
     if hub.stop.has_begun() {
         return Err(going_down());
     }
@@ -110,7 +112,7 @@ fn seconds(wait: Duration) -> u64 {
 /// Gives the publication to the core, and waits for its replies.
 async fn send(
     hub: &Arc<Hub>,
-    user: &User,
+    user: &Arc<str>,
     publication: &Publication<'_>,
     options: &Options,
     (call, id): (Call, &str),

@@ -91,6 +91,7 @@ fn access(config: &Config) -> AccessSettings {
     AccessSettings {
         htpasswd: config.auth.htpasswd.clone(),
         users: config.auth.users.clone(),
+        admins: config.auth.admins.clone(),
         anonymous: config.auth.anonymous,
         permissions,
         rates,

@@ -54,6 +54,7 @@ impl Serve {
     pub(crate) async fn run(self) -> Outcome {
         let mut config = self.settings.load(&self.listen)?;
         config.store.set_aside_damaged = self.set_aside_damaged;
+        self.settings.add_first_admin(&mut config);
         // Servers raise the soft limit of open files: it is low only for old programs that use `select`. If the system refuses, the old limit remains.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let log = start_log(config.log.level);
@@ -66,8 +67,10 @@ impl Serve {
         let load: Load = {
             let (settings, listen, running) = (self.settings.clone(), self.listen.clone(), config);
             Box::new(move || {
-                let config = Config::load(settings.config.as_deref(), std::env::vars_os(), &settings.flags(&listen))
-                    .map_err(|problems| problems.to_string())?;
+                let mut config =
+                    Config::load(settings.config.as_deref(), std::env::vars_os(), &settings.flags(&listen))
+                        .map_err(|problems| problems.to_string())?;
+                settings.add_first_admin(&mut config);
                 // The call only fails if the log does not exist any more; then there is no level to set.
                 let _ = log.modify(|level| *level = LevelFilter::from_level(config.log.level));
                 Ok(build::reload(&running, &config))

@@ -54,6 +54,14 @@ impl Settings {
         }
     }
 
+    /// Makes the user of the first start an administrator: without a configuration, nobody can name one.
+    pub(crate) fn add_first_admin(&self, config: &mut Config) {
+        let admins = &config.auth.admins;
+        if self.makes_first_user(config) && !admins.iter().any(|admin| admin == wsmb_auth::first_start::USER) {
+            config.auth.admins.push(wsmb_auth::first_start::USER.to_owned());
+        }
+    }
+
     /// Whether no users are configured. Then the first start makes one.
     pub(crate) fn makes_first_user(&self, config: &Config) -> bool {
         let default = [self.data_dir().join(wsmb_auth::first_start::FILE)];

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod publish;
+mod receive;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -84,32 +85,51 @@ impl Http {
 
     /// Reads a response; `None` if the broker closes the connection before.
     pub fn read(&mut self) -> Option<Response> {
-        let head = loop {
-            if let Some(end) = self.rest.windows(4).position(|window| window == b"\r\n\r\n") {
-                let rest = self.rest.split_off(end + 4);
-                break String::from_utf8(std::mem::replace(&mut self.rest, rest)).expect("a head in ASCII");
-            }
-            if !self.fill() {
-                return None;
-            }
-        };
-        let mut lines = head.lines();
-        let status =
-            lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line").parse().expect("a status");
-        let headers: Vec<(String, String)> = lines
-            .filter_map(|line| line.split_once(':'))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-            .collect();
-        let length = headers
-            .iter()
-            .find(|(name, _)| name == "content-length")
-            .map_or(0, |(_, value)| value.parse().expect("a length"));
+        let head = self.read_head()?;
+        let length = head.header("content-length").map_or(0, |value| value.parse().expect("a length"));
         while self.rest.len() < length {
             assert!(self.fill(), "the body ends too early");
         }
         let rest = self.rest.split_off(length);
         let body = String::from_utf8(std::mem::replace(&mut self.rest, rest)).expect("a text");
-        Some(Response { status, headers, body })
+        Some(Response { body, ..head })
+    }
+
+    /// Reads the head of a response; `None` if the broker closes the connection before.
+    pub fn read_head(&mut self) -> Option<Response> {
+        let head = self.read_line("\r\n\r\n")?;
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+        let headers = lines.filter_map(|line| line.split_once(':'));
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+        Some(Response { status: status.parse().expect("a status"), headers, body: String::new() })
+    }
+
+    /// Reads a chunk of a chunked body; `None` at its end.
+    pub fn read_chunk(&mut self) -> Option<String> {
+        let length = usize::from_str_radix(self.read_line("\r\n")?.trim(), 16).expect("a length of a chunk");
+        while self.rest.len() < length + 2 {
+            if !self.fill() {
+                return None;
+            }
+        }
+        let rest = self.rest.split_off(length + 2);
+        let chunk = std::mem::replace(&mut self.rest, rest);
+        (length > 0).then(|| String::from_utf8_lossy(&chunk[..length]).into_owned())
+    }
+
+    /// Reads up to the end of a line or head; `None` at the end of the connection.
+    fn read_line(&mut self, end: &str) -> Option<String> {
+        loop {
+            if let Some(at) = self.rest.windows(end.len()).position(|window| window == end.as_bytes()) {
+                let rest = self.rest.split_off(at + end.len());
+                let line = std::mem::replace(&mut self.rest, rest);
+                return Some(String::from_utf8(line).expect("ASCII"));
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
     }
 
     /// Reads more bytes. Returns false at the end of the connection.

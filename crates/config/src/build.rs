@@ -30,6 +30,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             max_message: wsmb_protocol::limits::MAX_MESSAGE,
             max_connections: 100_000,
             max_handshakes: limits::HANDSHAKES,
+            receiver_grace: Duration::from_secs(30),
             threads: 1,
             max_queue: wsmb_core::limits::QUEUE_BYTES,
             memory_budget: None,
@@ -210,6 +211,7 @@ fn server(reader: &mut SectionReader<'_>, server: &mut Server) {
     reader.set_size("server.max_message", &mut server.max_message, 1 << 10, 64 << 20);
     reader.set_number("server.max_connections", &mut server.max_connections, 1, 10_000_000);
     reader.set_number("server.max_handshakes", &mut server.max_handshakes, 1, 1_000_000);
+    reader.set_duration("server.receiver_grace", &mut server.receiver_grace, SECOND, DAY);
     reader.set_number("server.threads", &mut server.threads, 1, limits::THREADS as u64);
     reader.set_size("server.max_queue", &mut server.max_queue, 64 << 10, 1 << 30);
     memory_budget(reader, server);

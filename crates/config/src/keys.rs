@@ -24,6 +24,7 @@ pub const KEYS: &[Key] = &[
     scalar("server.max_message"),
     scalar("server.max_connections"),
     scalar("server.max_handshakes"),
+    scalar("server.receiver_grace"),
     scalar("server.threads"),
     scalar("server.max_queue"),
     scalar("server.memory_budget"),

@@ -45,6 +45,8 @@ pub struct Server {
     pub max_connections: usize,
     /// The maximum number of concurrent connections that are not authenticated yet.
     pub max_handshakes: usize,
+    /// How long a named HTTP receiver keeps its place between two requests.
+    pub receiver_grace: Duration,
     /// The number of threads that serve sockets.
     pub threads: usize,
     /// A connection with this many queued bytes is ended as slow.
@@ -267,6 +269,7 @@ impl Config {
             ("server.max_message", a.max_message != b.max_message),
             ("server.max_connections", a.max_connections != b.max_connections),
             ("server.max_handshakes", a.max_handshakes != b.max_handshakes),
+            ("server.receiver_grace", a.receiver_grace != b.receiver_grace),
             ("server.threads", a.threads != b.threads),
             ("server.max_queue", a.max_queue != b.max_queue),
             ("server.memory_budget", a.memory_budget != b.memory_budget),

@@ -63,6 +63,17 @@ pub fn push_backlog(
     }
 }
 
+/// Turns the text frame at the end of `out`, which begins at `start`, into a line: its payload and a line feed. JSON contains line breaks only as white
+/// space between values, so each becomes a blank.
+pub fn frame_into_line(out: &mut Vec<u8>, start: usize) {
+    let header = payload_start(out.get(start..).unwrap_or_default());
+    out.drain(start..start + header);
+    for byte in out.iter_mut().skip(start).filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    out.push(b'\n');
+}
+
 /// Appends an envelope of the broker with `messages`.
 fn push_envelope<'a>(
     out: &mut Vec<u8>,
@@ -220,6 +231,14 @@ mod tests {
             let frame = encode_live(&topic::publication_of(&channel(), kind, message), Dialect::Envelope, None);
             assert_eq!(text_of(&frame), format!(r#"{{"command":"send-message","channel":"sms","data":[{data}]}}"#));
         }
+    }
+
+    #[test]
+    fn a_line_is_the_payload_without_line_breaks() {
+        let mut out = b"before".to_vec();
+        push_live(&mut out, &sent(ODD), Dialect::Envelope, None);
+        frame_into_line(&mut out, 6);
+        assert_eq!(String::from_utf8(out).unwrap(), format!("before{}\n", ODD.replace('\n', " ")));
     }
 
     #[test]

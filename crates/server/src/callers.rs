@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 use wsmb_core::broker::{CallerId, Outcome, Reply};
+use wsmb_core::message::Timestamp;
 
 /// The callers that wait. Their number is bounded by [`crate::limits::HTTP_REQUESTS`].
 #[derive(Debug)]
@@ -37,8 +38,9 @@ pub(super) struct Call {
 }
 
 impl Callers {
-    /// `run`: a random number.
-    pub(super) fn new(run: u64) -> Self {
+    /// `now`: differs from run to run, in case the system has no random numbers.
+    pub(super) fn new(now: Timestamp) -> Self {
+        let run = getrandom::u64().unwrap_or(now.0);
         Self { waiting: Mutex::default(), last: AtomicU64::default(), run }
     }
 

@@ -1,28 +1,30 @@
-//! The encodings of frames to sessions. A turn encodes each frame once per encoding that a receiver needs.
+//! The encodings of frames and lines to sessions. A turn encodes each frame once per encoding that a receiver needs.
 
 use std::ops::{Index, IndexMut};
 
 use wsmb_core::message::Dialect;
 
-/// An encoding. A new one needs a variant here, and an entry in [`Encoding::COUNT`], [`Encoding::ALL`] and [`Encoding::dialect`].
+/// An encoding. A new one needs a variant here, an entry in [`Encoding::COUNT`], [`Encoding::ALL`] and [`Encoding::dialect`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// WebSocket frames that carry JSON commands.
     Envelope,
     /// WebSocket frames that carry one message each.
     Topic,
+    /// Lines that carry one JSON command each, for a session without a socket.
+    Lines,
 }
 
 impl Encoding {
     /// The number of encodings.
-    pub(super) const COUNT: usize = 2;
+    pub(super) const COUNT: usize = 3;
     /// All encodings, in the order of their indices.
-    pub(super) const ALL: [Self; Self::COUNT] = [Self::Envelope, Self::Topic];
+    pub(super) const ALL: [Self; Self::COUNT] = [Self::Envelope, Self::Topic, Self::Lines];
 
     /// The layout of messages in the frames.
     pub(super) fn dialect(self) -> Dialect {
         match self {
-            Self::Envelope => Dialect::Envelope,
+            Self::Envelope | Self::Lines => Dialect::Envelope,
             Self::Topic => Dialect::Topic,
         }
     }

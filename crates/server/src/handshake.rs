@@ -24,7 +24,7 @@ use super::proxies::Client;
 use super::reader::Reader;
 use super::replies::greeting;
 use super::request::Request as EngineRequest;
-use super::session::{Peer, Profile, Session};
+use super::session::{Outlet, Peer, Profile, Session};
 use super::timers::Hold;
 use super::transport::Transport;
 use crate::limits;
@@ -101,14 +101,12 @@ async fn serve(
     Accepted { peer, proxy_protocol, home }: Accepted,
     slot: &Slot,
 ) -> Option<Box<Reader>> {
-    let mut transport = transport;
-    let head = match timeout(limits::HANDSHAKE_TIME, read_head(&hub, &transport, proxy_protocol)).await {
-        Ok(Ok(head)) => head,
+    let (transport, head) = match timeout(limits::HANDSHAKE_TIME, read_head(&hub, &transport, proxy_protocol)).await {
+        Ok(Ok(head)) => (transport, head),
         #[cfg(feature = "http")]
         Ok(Err(NoHead::Http(header, bytes))) => {
             let kept = http::serve(&hub, transport, bytes, (peer, header), slot).await?;
-            transport = kept.transport;
-            Head { header, request: kept.request, rest: kept.rest }
+            (kept.transport, Head { header, request: kept.request, rest: kept.rest })
         }
         Ok(Err(NoHead::Gone)) => return None,
         Ok(Err(NoHead::Header(bad))) => {
@@ -140,17 +138,18 @@ async fn serve(
     };
     let identity = profile.identity.clone();
     // The reader is created with the session, because its drop reports the end of the session to the core.
-    let (session, mut reader) = match hub.establish(transport, profile, home) {
+    let (session, mut reader) = match hub.establish(Outlet::Socket(transport), profile, home) {
         Ok(session) => (session.clone(), Box::new(Reader::new(hub.clone(), session))),
-        Err((transport, no_room)) => {
+        Err((outlet, no_room)) => {
             slot.expose(client.address.ip());
+            let Outlet::Socket(transport) = outlet else { return None };
             return refuse(&transport, &crowded(&hub, no_room)).await;
         }
     };
     // After the registration: a later change of the users finds the session (`enforce`).
     if !hub.access().is_still_accepted(&identity, &users) {
         // No other thread writes, because `head_written` was not called.
-        let _ = session.transport().write_all(&unauthorized(&hub)).await;
+        let _ = write_all(&session, &unauthorized(&hub)).await;
         return None;
     }
     open(&hub, &session, &upgrade).await.ok()?;
@@ -335,6 +334,14 @@ fn rate_wait(hub: &Hub, access: &Access, user: &Arc<str>, is_topic: bool) -> Opt
     (!wait.is_zero()).then_some(wait)
 }
 
+/// Writes to a session before its queue does.
+async fn write_all(session: &Session, bytes: &[u8]) -> io::Result<()> {
+    match session.transport() {
+        Some(transport) => transport.write_all(bytes).await,
+        None => Ok(()),
+    }
+}
+
 /// Subscribes the session, then writes the upgrade reply: a client that has read the reply receives every message that is sent from then on.
 async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::Result<()> {
     let Profile { identity, peer, topic, modern, proxied, .. } = &session.profile;
@@ -344,7 +351,7 @@ async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::
     let reply = (*modern && topic.is_none()).then(|| EngineRequest::Frame(greeting(hub.wall_now())));
     let initial = interpret::initial_request(session, &hub.access());
     hub.apply_all(session, &mut [reply, initial]);
-    session.transport().write_all(&handshake::upgrade_reply(upgrade)).await?;
+    write_all(session, &handshake::upgrade_reply(upgrade)).await?;
     session.queue().head_written();
     if *modern {
         session.flush();

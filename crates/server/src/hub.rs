@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::access::Access;
 use super::backpressure::Backpressure;
+#[cfg(feature = "http")]
 use super::callers::Callers;
 use super::clock::Clock;
 use super::core::Core;
@@ -24,21 +25,20 @@ use super::engine::{Engine, EngineSettings, NoRoom, Now, TurnOutcome};
 use super::failed_logins::FailedLogins;
 use super::fatal::Fatal;
 #[cfg(feature = "http")]
-use super::http::Requests;
+use super::http::{Mailboxes, Requests};
 use super::ids::Ids;
 use super::loops::Loops;
 use super::memory::Budget;
 use super::origins::Origins;
 use super::proxies::Proxies;
 use super::request::Request;
-use super::session::{Peer, Profile, Session};
+use super::session::{Outlet, Peer, Profile, Session};
 use super::settings::ConnectionLimits;
 use super::stopping::Stop;
 use super::storage::Storage;
 use super::timers::{Hold, Timers};
-use super::transport::Transport;
 use super::warnings::Warnings;
-use wsmb_core::broker::{Broker, EndReason, Event, Settings, StoreEffect};
+use wsmb_core::broker::{Broker, CallerId, EndReason, Event, Note, Reply, Settings, StoreEffect};
 use wsmb_core::message::{ChannelName, ConnectionId, Timestamp};
 use wsmb_core::policy::Policies;
 
@@ -69,8 +69,6 @@ pub(super) struct Parts {
     pub(super) access: Access,
     /// The bytes that the program may use.
     pub(super) budget: usize,
-    /// A random number that differs from run to run.
-    pub(super) run: u64,
 }
 
 /// The load that requests have caused. Their session waits for it before it is read on.
@@ -95,9 +93,12 @@ pub(super) struct Hub {
     pub(super) backpressure: Backpressure,
     pub(super) memory: Budget,
     pub(super) storage: Storage,
+    #[cfg(feature = "http")]
     pub(super) callers: Callers,
     #[cfg(feature = "http")]
     pub(super) requests: Requests,
+    #[cfg(feature = "http")]
+    pub(super) mailboxes: Mailboxes,
     pub(super) ids: Arc<Ids>,
     pub(super) counters: Counters,
     pub(super) clock: Arc<Clock>,
@@ -117,7 +118,7 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(parts: Parts) -> Self {
-        let Parts { core, storage, ids, clock, fatal, loops, options, access, budget, run } = parts;
+        let Parts { core, storage, ids, clock, fatal, loops, options, access, budget } = parts;
         Self {
             core,
             armed: AtomicU64::new(u64::MAX),
@@ -127,9 +128,12 @@ impl Hub {
             backpressure: Backpressure::new(budget),
             memory: Budget::new(budget),
             storage,
-            callers: Callers::new(run),
+            #[cfg(feature = "http")]
+            callers: Callers::new(clock.now()),
             #[cfg(feature = "http")]
             requests: Requests::default(),
+            #[cfg(feature = "http")]
+            mailboxes: Mailboxes::default(),
             ids,
             counters: Counters::default(),
             clock,
@@ -268,7 +272,7 @@ impl Hub {
         for (session, refusal) in &refused {
             self.warnings.refused(session, *refusal);
         }
-        replies.into_iter().for_each(|(caller, reply)| self.callers.reply(caller, reply));
+        self.note_for_http(replies, &notes);
         notes.iter().for_each(|note| self.warnings.note(note));
         let unchecked: Vec<_> =
             questions.iter().filter(|session| !self.storage.request_health_check(session)).collect();
@@ -286,6 +290,17 @@ impl Hub {
         }
         fans_out
     }
+
+    /// Passes replies to their HTTP requests, and notes to receivers without a socket.
+    #[cfg(feature = "http")]
+    fn note_for_http(&self, replies: Vec<(CallerId, Reply)>, notes: &[Note]) {
+        replies.into_iter().for_each(|(caller, reply)| self.callers.reply(caller, reply));
+        notes.iter().for_each(|note| self.note_revoked(note));
+    }
+
+    /// Without HTTP there are no callers.
+    #[cfg(not(feature = "http"))]
+    fn note_for_http(&self, _replies: Vec<(CallerId, Reply)>, _notes: &[Note]) {}
 
     fn note_ended(&self, session: &Session, reason: EndReason) {
         match reason {
@@ -315,13 +330,13 @@ impl Hub {
     /// Creates the session of a connection whose credentials are valid. `home`: the loop that serves it.
     ///
     /// # Errors
-    /// No session can be created; returns the transport.
+    /// No session can be created; returns the outlet.
     pub(super) fn establish(
         &self,
-        transport: Transport,
+        outlet: Outlet,
         mut profile: Profile,
         home: u16,
-    ) -> Result<Arc<Session>, (Transport, NoRoom)> {
+    ) -> Result<Arc<Session>, (Outlet, NoRoom)> {
         let now = self.now();
         let max = self.options().limits.max_connections;
         let session = {
@@ -331,12 +346,12 @@ impl Hub {
             let no_room = engine.no_room(profile.user(), max).or(is_short.then_some(NoRoom::Memory));
             if let Some(no_room) = no_room {
                 // The caller closes the socket, after the lock is released.
-                return Err((transport, no_room));
+                return Err((outlet, no_room));
             }
             if let Some(known) = profile.topic.as_ref().and_then(|topic| engine.broker().known_channel(topic)) {
                 profile.topic = Some(known);
             }
-            engine.register(|id| Arc::new(Session::new(id, profile, transport, home, now)))
+            engine.register(|id| Arc::new(Session::new(id, profile, outlet, home, now)))
         };
         Counters::add(&self.counters.connected, 1);
         Ok(session)

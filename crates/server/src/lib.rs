@@ -26,6 +26,7 @@
 mod access;
 mod backpressure;
 mod batch;
+#[cfg(feature = "http")]
 mod callers;
 mod clock;
 mod core;

@@ -91,8 +91,7 @@ impl Server {
         let threads = Arc::new(Threads::start(&loops, &fatal)?);
         let budget = settings.broker.memory_budget;
         info!(mebibytes = budget >> 20, "memory budget");
-        let run = opening::seed(clock.now());
-        let hub = Arc::new(Hub::new(Parts { core, storage, ids, clock, fatal, loops, options, access, budget, run }));
+        let hub = Arc::new(Hub::new(Parts { core, storage, ids, clock, fatal, loops, options, access, budget }));
         let handshakes = Arc::new(Handshakes::new(settings.limits.max_handshakes));
         let mut server = RunningServer {
             hub,
@@ -124,6 +123,8 @@ impl RunningServer {
             spawn_vital(hub, "the task of flushes", hub.loops.clone().run_flushes(0)),
             spawn_vital(hub, "the task of the clock", hub.clone().run_clock(restored_up_to)),
             spawn_vital(hub, "the task of ids", hub.clone().run_ids()),
+            #[cfg(feature = "http")]
+            spawn_vital(hub, "the task of mailboxes", hub.clone().run_mailboxes()),
             spawn_vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
         ];
         let shared = Arc::new(listener::Shared {

@@ -215,3 +215,15 @@ pub const HTTP_REQUESTS: usize = 4_096;
 
 /// Bytes of a request head, and of an answer that waits for the socket.
 pub const HTTP_BUFFER: usize = wsmb_protocol::limits::REQUEST_HEAD;
+
+/// How often receivers without a response are looked for. A part of `server.receiver_grace` that nobody notices.
+pub const MAILBOX_LOOK: Duration = Duration::from_secs(1);
+
+/// The default of `max`: the deliveries of one batch.
+pub const HTTP_BATCH: u32 = 10;
+
+/// The most deliveries of one batch: a response of bounded size.
+pub const HTTP_BATCH_MAX: u32 = 1_000;
+
+/// Bytes of a request that answers deliveries: 10,000 names.
+pub const HTTP_ACKS: usize = 512 << 10;

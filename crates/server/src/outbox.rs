@@ -77,7 +77,7 @@ impl Run {
         self.messages += 1;
         for encoding in Encoding::ALL {
             if let Some(span) = &mut self.spans[encoding] {
-                let added = batches[encoding].append(|out| body.push(out, encoding.dialect(), None));
+                let added = batches[encoding].append(|out| body.push(out, encoding, None));
                 *span = if self.messages == 1 { added } else { Span { start: span.start, end: added.end } };
             }
         }
@@ -123,7 +123,7 @@ impl Outbox {
     ) {
         self.spread(registry, max);
         let Some(session) = registry.get(to) else { return };
-        let encoding = session.profile.encoding();
+        let encoding = session.encoding();
         let mut once = Rendered::default();
         let rendered = match manual {
             // The frame contains the delivery's name, so no other receiver gets the same bytes.
@@ -139,7 +139,7 @@ impl Outbox {
         let mut queue = session.queue();
         let batch = &mut self.batches[encoding];
         let flowing = is_flushed_at_once(session, &queue, self.here);
-        let pushed = match rendered.frames(batch, flowing, (body, encoding.dialect(), manual)) {
+        let pushed = match rendered.frames(batch, flowing, (body, encoding, manual)) {
             Frames::Batch(span) => queue.push_span(span, max),
             Frames::Own(frame) => queue.push(frame, max),
         };
@@ -179,7 +179,7 @@ impl Outbox {
             *queued += to.len();
             let mut spans = PerEncoding::default();
             for session in to.iter().filter_map(|id| registry.get(*id)) {
-                spans[session.profile.encoding()] = Some(Span::EMPTY);
+                spans[session.encoding()] = Some(Span::EMPTY);
             }
             Run { to, except, spans, messages: 0 }
         });
@@ -192,7 +192,7 @@ impl Outbox {
         let mut shared: PerEncoding<Option<Bytes>> = PerEncoding::default();
         for id in to.iter().filter(|id| Some(**id) != except) {
             let Some(session) = registry.get(*id) else { continue };
-            let encoding = session.profile.encoding();
+            let encoding = session.encoding();
             let Some(span) = spans[encoding] else { continue };
             let mut queue = session.queue();
             queue.note_other_data();
@@ -212,7 +212,7 @@ impl Outbox {
     /// Queues a frame for one session: an answer or a pong.
     pub(super) fn push(&mut self, registry: &Registry, session: &Arc<Session>, frame: &Bytes, max: usize) {
         self.spread(registry, max);
-        let batch = &mut self.batches[session.profile.encoding()];
+        let batch = &mut self.batches[session.encoding()];
         let mut queue = session.queue();
         if frame::is_data(frame) {
             queue.note_other_data();
@@ -261,7 +261,7 @@ impl Outbox {
         }
         let touched = std::mem::take(&mut self.touched);
         for session in &touched {
-            session.queue().seal(&batches[session.profile.encoding()]);
+            session.queue().seal(&batches[session.encoding()]);
         }
         Sealed { touched, batches, deliveries: std::mem::take(&mut self.deliveries) }
     }

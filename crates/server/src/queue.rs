@@ -15,6 +15,8 @@ mod hold;
 mod piece;
 mod pings;
 mod proof;
+#[cfg(feature = "http")]
+mod taking;
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -28,6 +30,8 @@ use piece::Piece;
 use wsmb_core::message::Timestamp;
 
 pub(super) use pings::{Beat, Pings};
+#[cfg(feature = "http")]
+pub(super) use taking::Taken;
 
 /// The queue of one session, and the state that threads share.
 #[derive(Debug, Default)]
@@ -141,6 +145,11 @@ impl Queue {
     pub(super) fn new(legacy: bool) -> Self {
         let phase = Phase::Head { shadow: legacy };
         Self { phase, io: Io::Writing, pings: Pings::new(legacy), ..Self::default() }
+    }
+
+    /// Creates the queue of a session without a socket. No thread writes its frames; [`Self::take`] takes them.
+    pub(super) fn for_mailbox() -> Self {
+        Self { io: Io::Blocked, ..Self::default() }
     }
 
     /// The upgrade reply is written.

@@ -174,7 +174,7 @@ impl Reader {
             self.session.queue().cut_at(end_by);
             self.hub.schedule_check(end_by, self.session.id);
         }
-        if blocked && self.session.transport().poll_write_ready(cx).is_ready() {
+        if blocked && self.session.transport().is_some_and(|transport| transport.poll_write_ready(cx).is_ready()) {
             self.session.queue().unblock();
             // If the socket is full again, `flush` wakes this task, which then waits for the socket.
             self.session.flush();
@@ -239,13 +239,15 @@ impl Reader {
         if self.is_paused(cx) {
             return Poll::Pending;
         }
-        if self.session.transport().poll_read_ready(cx).is_pending() {
+        if self.session.transport().is_some_and(|transport| transport.poll_read_ready(cx).is_pending()) {
             return Poll::Pending;
         }
         let is_scarce = self.hub.memory.is_scarce();
         Poll::Ready(INPUT.with_borrow_mut(|input| {
             let whole = if is_scarce { limits::SHORT_READ } else { input.len() >> self.halvings };
-            match self.session.transport().try_read(&mut input[..whole]) {
+            // A reader has a session with a socket.
+            let Some(transport) = self.session.transport() else { return Inbound::Ended { orderly: false } };
+            match transport.try_read(&mut input[..whole]) {
                 Ok(0) => Inbound::Ended { orderly: true },
                 Ok(count) => {
                     let began = Instant::now();
@@ -300,12 +302,13 @@ impl Reader {
             // Answers and a close frame may still be queued, and a client that has sent a FIN may still read.
             if orderly {
                 session.flush();
-            } else if session.transport().unacknowledged().is_none_or(|bytes| bytes > 1)
+            } else if let Some(transport) = session.transport()
+                && transport.unacknowledged().is_none_or(|bytes| bytes > 1)
                 && (!self.hub.stop.has_begun() || session.queue().has_unconfirmed())
             {
                 // More than a FIN is unacknowledged, and the client takes nothing. In a stop only sessions with unconfirmed deliveries are reset, because these
                 // are delivered again; an answer may still arrive.
-                session.transport().abort();
+                transport.abort();
             }
         }
     }

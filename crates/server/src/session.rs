@@ -48,10 +48,6 @@ impl Profile {
         &self.identity.user
     }
 
-    pub(super) fn encoding(&self) -> Encoding {
-        if self.topic.is_some() { Encoding::Topic } else { Encoding::Envelope }
-    }
-
     /// The kind of client, for the core.
     pub(super) fn client(&self) -> ClientKind {
         if self.modern { ClientKind::Modern } else { ClientKind::Legacy }
@@ -107,6 +103,16 @@ pub(super) struct Closing {
     pub(super) flush: bool,
 }
 
+/// Where the frames of a session go.
+#[derive(Debug)]
+pub(super) enum Outlet {
+    /// Into a socket: a thread that queues frames also writes them.
+    Socket(Transport),
+    /// Nowhere: they wait until another task takes them, the task of an HTTP response.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only HTTP has receivers without a socket"))]
+    Mailbox,
+}
+
 /// A session, shared by all threads.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -116,7 +122,7 @@ pub(super) struct Session {
     pub(super) home: u16,
     /// The end was reported to the core. Changes under the core's lock.
     forgotten: AtomicBool,
-    transport: Transport,
+    outlet: Outlet,
     queue: Mutex<Queue>,
     /// The time of the last input, in milliseconds as [`Timestamp`].
     last_input: AtomicU64,
@@ -126,15 +132,18 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session whose upgrade reply is not written yet. `home`: the loop that serves it.
-    pub(super) fn new(id: ConnectionId, profile: Profile, transport: Transport, home: u16, now: Timestamp) -> Self {
-        let queue = Mutex::new(Queue::new(!profile.modern));
+    /// A session whose upgrade reply is not written yet, or one without a socket. `home`: the loop that serves it.
+    pub(super) fn new(id: ConnectionId, profile: Profile, outlet: Outlet, home: u16, now: Timestamp) -> Self {
+        let queue = Mutex::new(match outlet {
+            Outlet::Socket(_) => Queue::new(!profile.modern),
+            Outlet::Mailbox => Queue::for_mailbox(),
+        });
         Self {
             id,
             profile,
             home,
             forgotten: AtomicBool::new(false),
-            transport,
+            outlet,
             queue,
             last_input: AtomicU64::new(now.0),
             opened: now,
@@ -147,13 +156,27 @@ impl Session {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn transport(&self) -> &Transport {
-        &self.transport
+    /// The socket, if the session has one.
+    pub(super) fn transport(&self) -> Option<&Transport> {
+        match &self.outlet {
+            Outlet::Socket(transport) => Some(transport),
+            Outlet::Mailbox => None,
+        }
+    }
+
+    pub(super) fn encoding(&self) -> Encoding {
+        match (&self.outlet, &self.profile.topic) {
+            (Outlet::Mailbox, _) => Encoding::Lines,
+            (Outlet::Socket(_), Some(_)) => Encoding::Topic,
+            (Outlet::Socket(_), None) => Encoding::Envelope,
+        }
     }
 
     /// Queues the close frame, if the client gets one, and the FIN. The caller must flush.
     pub(super) fn end(&self, closing: Closing) {
-        let last = (self.profile.modern || closing.invited).then(|| frame::encode_close(closing.code, closing.reason));
+        let has_frames = matches!(self.outlet, Outlet::Socket(_));
+        let last = (has_frames && (self.profile.modern || closing.invited))
+            .then(|| frame::encode_close(closing.code, closing.reason));
         self.queue().end(last, closing.flush);
     }
 
@@ -197,7 +220,7 @@ pub(super) async fn open(id: ConnectionId, home: u16) -> (Arc<Session>, tokio::n
     let (stream, peer) = listener.accept().await.unwrap();
     let identity = Identity::default();
     let profile = Profile { identity, peer: peer.into(), topic: None, receiver: None, modern: true, proxied: false };
-    let session = Session::new(id, profile, Transport::new(stream).unwrap(), home, Timestamp(0));
+    let session = Session::new(id, profile, Outlet::Socket(Transport::new(stream).unwrap()), home, Timestamp(0));
     session.queue().head_written();
     (Arc::new(session), client)
 }

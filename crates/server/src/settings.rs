@@ -48,6 +48,8 @@ pub struct ConnectionLimits {
     pub max_connections: usize,
     /// Connections at the same time that are not authenticated yet.
     pub max_handshakes: usize,
+    /// How long a named HTTP receiver keeps its place between two requests.
+    pub receiver_grace: Duration,
 }
 
 /// An address to listen on.

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use super::hub::Hub;
 use super::replies::late_greeting;
 use super::session::{Closing, Session};
+use super::transport::Transport;
 use crate::limits;
 use wsmb_core::broker::{Broker, Event};
 use wsmb_core::message::Timestamp;
@@ -86,6 +87,8 @@ impl Hub {
             session.end(closing);
         }
         self.loops.flush(&sessions);
+        #[cfg(feature = "http")]
+        self.end_abandoned(Duration::ZERO);
         drop(sessions);
         let began = Instant::now();
         let cut = end.min(began + limits::STOP_LINGER);
@@ -116,6 +119,6 @@ impl Session {
         since >= patience
             && now.since(self.last_input()) >= limits::STOP_QUIET
             && self.queue().is_finished()
-            && self.transport().unacknowledged().is_none_or(|bytes| bytes == 0)
+            && self.transport().and_then(Transport::unacknowledged).is_none_or(|bytes| bytes == 0)
     }
 }

@@ -104,6 +104,7 @@ impl Storage {
     }
 
     /// Whether the last write of the store has succeeded.
+    #[cfg(feature = "http")]
     pub(super) fn is_healthy(&self) -> bool {
         self.worker.healthy()
     }

@@ -37,6 +37,7 @@ fn settings() -> Settings {
             trust_fin: true,
             max_connections: 1_000,
             max_handshakes: 1_000,
+            receiver_grace: Duration::from_secs(30),
         },
         drain: Duration::from_secs(10),
         broker: broker::Settings::default(),
@@ -209,11 +210,8 @@ async fn messages_without_a_receiver_are_kept_and_a_one_shot_reader_confirms_its
     let mut sender = connect(&server, "/", true).await;
     receive(&mut sender).await;
     for number in 0..3 {
-        send(
-            &mut sender,
-            &format!(r#"{{"command":"send-message","channel":"sms","id":"{number}","data":[{number}]}}"#),
-        )
-        .await;
+        let text = format!(r#"{{"command":"send-message","channel":"sms","id":"{number}","data":[{number}]}}"#);
+        send(&mut sender, &text).await;
         assert!(receive(&mut sender).await.contains(r#""stored":true"#));
     }
     assert_eq!(server.unsettled(), 3);
@@ -223,8 +221,7 @@ async fn messages_without_a_receiver_are_kept_and_a_one_shot_reader_confirms_its
         let mut reader = connect(&server, "/?topic=sms", false).await;
         assert_eq!(receive(&mut reader).await, "0");
         // The reader leaves without a pong; its TCP has acknowledged the frame.
-        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        reader.close(Some(close)).await.expect("closing");
+        reader.close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() })).await.expect("closing");
         wait_until(|| server.counters().open() == 1).await;
         if server.unsettled() == 2 || !cfg!(target_os = "linux") {
             return;

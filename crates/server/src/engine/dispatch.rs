@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::outcome::{EngineSettings, Now, TurnOutcome};
+use crate::encoding::Encoding;
 use crate::outbox::{Body, Outbox};
 use crate::registry::Registry;
 use crate::replies::{self, text};
@@ -90,6 +91,9 @@ impl Dispatch {
             self.outcome.refusals += 1;
         }
         let Some(session) = self.registry.get(to).cloned() else { return };
+        if session.encoding() == Encoding::Lines {
+            return self.reply_to_mailbox(&session, reply);
+        }
         match (&session.profile.topic, reply) {
             (None, reply) => self.reply_to_envelope(&session, reply, publish, now),
             (Some(_), Reply::Refused { refusal, .. }) => {
@@ -103,6 +107,13 @@ impl Dispatch {
                 self.end(&session, closing);
             }
             (Some(_), Reply::Accepted { .. } | Reply::Settled(_) | Reply::UnknownDelivery { .. }) => {}
+        }
+    }
+
+    /// Replies to requests for a session without a socket: the HTTP request that has made them is answered on its own.
+    fn reply_to_mailbox(&mut self, session: &Arc<Session>, reply: &Reply) {
+        if *reply == Reply::TooManyChannels {
+            self.end(session, Closing { code: 1013, reason: "too many channels", invited: false, flush: true });
         }
     }
 

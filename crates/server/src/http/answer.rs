@@ -10,14 +10,16 @@ use hyper::{Method, Response, StatusCode};
 use tokio::time::timeout;
 
 use super::asked::Asked;
-use super::publish;
-use super::response::{self, Body, Problem, going_down, no_websocket};
+use super::body::Body;
+use super::response::{self, Problem, going_down, no_websocket};
 use super::router::{Resource, is_reserved};
+use super::{acks, publish, receive};
 use crate::access::{Credentials, Identity, Login};
 use crate::counters::Counters;
 use crate::failed_logins::Reason;
 use crate::hub::Hub;
 use crate::limits;
+use wsmb_auth::Users;
 use wsmb_protocol::envelope::Code;
 
 /// Answers a request.
@@ -63,12 +65,19 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}"));
         return Err(problem.header(ALLOW, allowed));
     }
-    let identity = if resource.is_public() { Identity::default() } else { login(hub, &asked).await? };
-    Ok(match resource {
-        Resource::Health => health(hub),
-        Resource::Readiness => readiness(hub),
-        Resource::Messages(channel) => publish::publish(hub, asked, &identity, &channel).await?,
-    })
+    if resource.is_public() {
+        return Ok(if resource == Resource::Health { health(hub) } else { readiness(hub) });
+    }
+    let (identity, users) = login(hub, &asked).await?;
+    match resource {
+        Resource::Messages(channel) if asked.method == Method::POST => {
+            publish::publish(hub, asked, &identity, &channel).await
+        }
+        Resource::Messages(channel) => receive::receive(hub, &asked, (&identity, &users), Some(channel)).await,
+        Resource::AllMessages => receive::receive(hub, &asked, (&identity, &users), None).await,
+        Resource::Acks => acks::answer(hub, asked, &identity).await,
+        Resource::Health | Resource::Readiness => Ok(health(hub)),
+    }
 }
 
 fn methods(resource: &Resource) -> String {
@@ -94,7 +103,7 @@ fn preflight(resource: &Resource) -> Response<Body> {
 }
 
 /// Checks the credentials of a request.
-async fn login(hub: &Hub, asked: &Asked) -> Result<Identity, Problem> {
+async fn login(hub: &Hub, asked: &Asked) -> Result<(Identity, Arc<Users>), Problem> {
     if hub.stop.has_begun() {
         return Err(going_down());
     }
@@ -103,7 +112,7 @@ async fn login(hub: &Hub, asked: &Asked) -> Result<Identity, Problem> {
     let credentials = Credentials { authorization: asked.head.authorization.as_deref() };
     let login = timeout(limits::LOGIN_TIME, access.login(credentials, from)).await;
     match login {
-        Ok(Login::Welcome(identity, _)) => Ok(identity),
+        Ok(Login::Welcome(identity, users)) => Ok((identity, users)),
         Ok(Login::Busy) | Err(_) => {
             let problem = Problem::of(Code::Unavailable, "too many clients log in at once; try again");
             Err(problem.header(RETRY_AFTER, "5"))

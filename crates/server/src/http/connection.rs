@@ -19,8 +19,9 @@ use hyper_util::rt::TokioTimer;
 
 use super::answer;
 use super::asked::Asked;
+use super::body::Body;
 use super::io::HttpIo;
-use super::response::{Body, Problem};
+use super::response::Problem;
 use super::router::is_reserved;
 use crate::handshakes::Slot;
 use crate::hub::Hub;
@@ -60,15 +61,16 @@ pub(crate) async fn serve(
 ) -> Option<Kept> {
     let connection =
         Connection { hub, peer, header, slot, upgrade: Mutex::default(), has_answered: AtomicBool::new(false) };
-    let io = HttpIo { transport, before: Bytes::from(before) };
+    let before = Bytes::from(before);
+    let io = HttpIo { transport, before: before.clone() };
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HTTP_IDLE)
         .max_buf_size(limits::HTTP_BUFFER)
         .max_headers(wsmb_protocol::limits::REQUEST_HEADERS)
         .title_case_headers(true)
-        // A client may close its sending half right behind its request.
-        .half_close(true)
+        // A client may close its sending half right behind its message. A receiver that does has gone.
+        .half_close(!before.starts_with(b"GET "))
         .serve_connection(io, service_fn(|request| connection.respond(request)));
     let mut served = Box::pin(served);
     let mut stopping = pin!(hub.stop.begun());
@@ -123,7 +125,9 @@ impl Connection<'_> {
         let (parts, body) = request.into_parts();
         let asked = Asked { method: parts.method, head, headers: parts.headers, client, body };
         let response = answer::answer(self.hub, asked).await;
-        self.slot.expose(client.address.ip());
+        if !response.body().is_stream() {
+            self.slot.expose(client.address.ip());
+        }
         self.has_answered.store(true, Ordering::Relaxed);
         Ok(response)
     }

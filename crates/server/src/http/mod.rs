@@ -14,21 +14,38 @@
 //! * `options`      `ttl`, `delay`, `receivers`, `wait`, `Idempotency-Key`
 //! * `content`      a body and its type become a publication
 //! * `publish`      sends a publication and waits for its outcome
+//! * `subscription` the query and the headers of a receiver
+//! * `mailbox`      a receiver without a socket: its deliveries wait until a response takes them
+//! * `receiver`     begins, continues and ends receivers
+//! * `receive`      deliveries as events, as lines or as a batch; `stream` is the body
+//! * `acks`         answers to deliveries
+//! * `reaper`       ends receivers whose client has not come back
 //! * `response`     responses, and problems as RFC 9457 describes them
 //!
 //! Never here: a decision about delivery; a message, password or token in a log line.
 
+mod acks;
 mod answer;
 mod asked;
+mod body;
 mod connection;
 mod content;
 mod io;
+mod line;
+mod mailbox;
+mod mailboxes;
 mod options;
 mod publish;
+mod reaper;
+mod receive;
+mod receiver;
 mod requests;
 mod response;
 mod router;
+mod stream;
+mod subscription;
 
 pub(super) use connection::serve;
+pub(super) use mailboxes::Mailboxes;
 pub(super) use requests::Requests;
 pub(super) use router::is_addressed;

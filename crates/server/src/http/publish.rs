@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::asked::Asked;
+use super::body::Body;
 use super::content;
 use super::options::Options;
-use super::response::{self, Body, Problem, going_down};
+use super::response::{self, Problem, going_down};
 use crate::access::Identity;
 use crate::callers::Call;
 use crate::counters::Counters;

@@ -1,20 +1,17 @@
 //! Responses, and problems (RFC 9457). A problem never repeats a body or credentials of its request.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE};
 use hyper::{Response, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::body::Body;
 use wsmb_protocol::envelope::Code;
 use wsmb_protocol::handshake::BadRequest;
 
-/// The body of a response.
-pub(super) type Body = Full<Bytes>;
-
 /// Returns a response with this body.
 pub(super) fn with(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(Body::whole(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
@@ -27,7 +24,7 @@ pub(super) fn json(status: StatusCode, value: &Value) -> Response<Body> {
 
 /// Returns a response without a body.
 pub(super) fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Body::whole(Bytes::new()));
     *response.status_mut() = status;
     response
 }

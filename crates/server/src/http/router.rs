@@ -34,6 +34,10 @@ pub(super) enum Resource {
     Readiness,
     /// `/api/v1/channels/{channel}/messages`
     Messages(ChannelName),
+    /// `/api/v1/messages`: the messages of the channels in the query.
+    AllMessages,
+    /// `/api/v1/acks`
+    Acks,
 }
 
 impl Resource {
@@ -47,6 +51,8 @@ impl Resource {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Readiness,
             ["api", "v1", "channels", channel, "messages"] => Self::Messages(channel_name(channel)?),
+            ["api", "v1", "messages"] => Self::AllMessages,
+            ["api", "v1", "acks"] => Self::Acks,
             _ => return Ok(None),
         }))
     }
@@ -55,7 +61,9 @@ impl Resource {
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
             Self::Health | Self::Readiness => &[Method::GET, Method::HEAD],
-            Self::Messages(_) => &[Method::POST],
+            Self::Messages(_) => &[Method::GET, Method::POST],
+            Self::AllMessages => &[Method::GET],
+            Self::Acks => &[Method::POST],
         }
     }
 

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use crate::batch::{Batch, Span};
+use crate::encoding::Encoding;
 use crate::limits;
 use wsmb_core::broker::{Backlog, Content};
-use wsmb_core::message::{ChannelName, DeadLetter, Dialect, Frame, Payload, Publication};
+use wsmb_core::message::{ChannelName, DeadLetter, Frame, Payload, Publication};
 use wsmb_protocol::delivery::{self, Manual};
 
 /// The content of a delivery.
@@ -28,13 +29,17 @@ impl<'a> Body<'a> {
         }
     }
 
-    /// Appends the frames.
-    pub(super) fn push(self, out: &mut Vec<u8>, dialect: Dialect, manual: Option<Manual>) {
+    /// Appends the frames, or the line.
+    pub(super) fn push(self, out: &mut Vec<u8>, encoding: Encoding, manual: Option<Manual>) {
+        let (start, dialect) = (out.len(), encoding.dialect());
         match self {
             Self::Publication(publication) => delivery::push_live(out, publication, dialect, manual),
             Self::Backlog(channel, messages, dead) => {
                 delivery::push_backlog(out, channel, messages, dialect, (manual, dead));
             }
+        }
+        if encoding == Encoding::Lines {
+            delivery::frame_into_line(out, start);
         }
     }
 
@@ -56,14 +61,14 @@ impl<'a> Body<'a> {
     }
 
     /// The publication's own frame, if receivers get the same bytes and a copy would cost more than a shared buffer.
-    fn large(self, dialect: Dialect, manual: Option<Manual>) -> Option<&'a Bytes> {
+    fn large(self, encoding: Encoding, manual: Option<Manual>) -> Option<&'a Bytes> {
+        let is_verbatim =
+            |publication| encoding != Encoding::Lines && delivery::is_verbatim(publication, encoding.dialect(), manual);
         match self {
-            Self::Publication(publication) if delivery::is_verbatim(publication, dialect, manual) => {
-                match &publication.frame {
-                    Frame::Shared(frame) if frame.len() >= limits::BATCH_SHARE => Some(frame),
-                    Frame::Shared(_) | Frame::Borrowed(_) => None,
-                }
-            }
+            Self::Publication(publication) if is_verbatim(publication) => match &publication.frame {
+                Frame::Shared(frame) if frame.len() >= limits::BATCH_SHARE => Some(frame),
+                Frame::Shared(_) | Frame::Borrowed(_) => None,
+            },
             _ => None,
         }
     }
@@ -91,7 +96,7 @@ impl Rendered {
         &mut self,
         batch: &mut Batch,
         flowing: bool,
-        (body, dialect, manual): (Body<'_>, Dialect, Option<Manual>),
+        (body, encoding, manual): (Body<'_>, Encoding, Option<Manual>),
     ) -> Frames {
         if let Some(own) = &self.own
             && (!flowing || self.span.is_none())
@@ -106,14 +111,14 @@ impl Rendered {
             self.own = Some(own.clone());
             return Frames::Own(own);
         }
-        if flowing && batch.has_room() && body.large(dialect, manual).is_none() {
-            let span = batch.append(|out| body.push(out, dialect, manual));
+        if flowing && batch.has_room() && body.large(encoding, manual).is_none() {
+            let span = batch.append(|out| body.push(out, encoding, manual));
             self.span = Some(span);
             return Frames::Batch(span);
         }
-        let own = body.large(dialect, manual).cloned().unwrap_or_else(|| {
+        let own = body.large(encoding, manual).cloned().unwrap_or_else(|| {
             let mut out = Vec::new();
-            body.push(&mut out, dialect, manual);
+            body.push(&mut out, encoding, manual);
             Bytes::from(out)
         });
         self.own = Some(own.clone());

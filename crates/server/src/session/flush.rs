@@ -11,6 +11,7 @@ use tracing::debug;
 use super::Session;
 use crate::limits;
 use crate::queue::{Work, WriteResult};
+use crate::transport::Transport;
 
 /// The buffers that all sessions of a thread share for writing.
 #[derive(Default)]
@@ -24,8 +25,9 @@ thread_local! {
 }
 
 impl Session {
-    /// Writes queued frames until the socket is full. Any thread may call this, but not under the core's lock.
+    /// Writes queued frames until the socket is full; without a socket, wakes the task that takes them. Any thread may call this, but not under the core's lock.
     pub(crate) fn flush(&self) {
+        let Some(transport) = self.transport() else { return self.queue().wake() };
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch { chunk, copy } = scratch;
             let mut work = self.queue().begin(chunk);
@@ -33,12 +35,12 @@ impl Session {
                 match work {
                     Work::Nothing => return,
                     Work::Write => {
-                        let wrote = self.write(chunk, copy);
+                        let wrote = self.write(transport, chunk, copy);
                         work = self.queue().after_write(chunk, wrote);
                     }
                     Work::Finish => {
                         // An error means that the peer has gone; the reader sees that too.
-                        let _ = self.transport.finish();
+                        let _ = transport.finish();
                         self.queue().after_finish();
                         return;
                     }
@@ -48,14 +50,14 @@ impl Session {
                 Work::Nothing => {}
                 Work::Write => self.queue().hand_over(chunk),
                 Work::Finish => {
-                    let _ = self.transport.finish();
+                    let _ = transport.finish();
                     self.queue().after_finish();
                 }
             }
         });
     }
 
-    fn write(&self, chunk: &[Bytes], copy: &mut Vec<u8>) -> WriteResult {
+    fn write(&self, transport: &Transport, chunk: &[Bytes], copy: &mut Vec<u8>) -> WriteResult {
         let bytes = match chunk {
             [single] => &single[..],
             many => {
@@ -66,7 +68,7 @@ impl Session {
                 &copy[..]
             }
         };
-        match self.transport.try_write(bytes) {
+        match transport.try_write(bytes) {
             Ok(count) => WriteResult::Bytes(count),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => WriteResult::Blocked,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => WriteResult::Bytes(0),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::Session;
 use crate::limits;
 use crate::queue::Beat;
+use crate::transport::Transport;
 use wsmb_core::message::Timestamp;
 
 /// What the timers' task must do with a session after a check.
@@ -55,7 +56,9 @@ impl Session {
             // Another thread is writing.
             return TimerAction::CheckAt(now.after(interval));
         };
-        let Some(unacknowledged) = self.transport.unacknowledged() else { return TimerAction::Dead };
+        let Some(unacknowledged) = self.transport().and_then(Transport::unacknowledged) else {
+            return TimerAction::Dead;
+        };
         let acknowledged = sent.saturating_sub(unacknowledged);
         let mut queue = self.queue();
         if !queue.pings.are_acknowledged(acknowledged) {
@@ -78,7 +81,7 @@ impl Session {
             // In this order, so that a write in between makes `acknowledged` too small, never too large.
             let sent = self.queue().sent();
             if let Some(sent) = sent {
-                let Some(unacknowledged) = self.transport.unacknowledged() else { return false };
+                let Some(unacknowledged) = self.transport().and_then(Transport::unacknowledged) else { return false };
                 let acknowledged = sent.saturating_sub(unacknowledged);
                 return self.queue().only_delivery() == Some(acknowledged);
             }

@@ -45,6 +45,7 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
             trust_fin: config.server.trust_fin,
             max_connections: config.server.max_connections,
             max_handshakes: config.server.max_handshakes,
+            receiver_grace: config.server.receiver_grace,
         },
         threads: u16::try_from(config.server.threads).unwrap_or(u16::MAX),
         drain: config.server.drain,

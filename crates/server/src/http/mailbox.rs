@@ -1,0 +1,148 @@
+//! A receiver without a socket: a session whose deliveries wait until a response takes them.
+//!
+//! A response that ends leaves the deliveries that were not acknowledged; the next response of the same receiver begins with them, marked as redelivered.
+//!
+//! Never here: HTTP.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use super::line::Line;
+use crate::queue::Taken;
+use crate::session::Session;
+use wsmb_core::message::Timestamp;
+
+/// The deliveries of one receiver.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    pub(super) session: Arc<Session>,
+    /// The most deliveries that may be unacknowledged.
+    pub(super) window: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Taken from the queue, and not given to a response.
+    taken: VecDeque<Line>,
+    /// Given to a response, and not acknowledged. The core's window bounds the list.
+    unacknowledged: VecDeque<Line>,
+    /// Counts the responses, of which only the last one gets deliveries.
+    attachment: u64,
+    /// Since when no response takes the deliveries.
+    detached: Option<Timestamp>,
+}
+
+/// What a response gets.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// These deliveries. `is_full`: the receiver gets no more until it acknowledges some.
+    Lines { lines: Vec<Line>, is_full: bool },
+    /// The session has ended, or another response has taken the place of this one.
+    Ended,
+    /// The session was ended to free memory.
+    Aborted,
+}
+
+impl Mailbox {
+    pub(super) fn new(session: Arc<Session>, window: usize) -> Self {
+        Self { session, window, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Attaches a response, which takes the place of an earlier one. Returns its number. Unacknowledged deliveries are given again.
+    pub(super) fn attach(&self) -> u64 {
+        let mut state = self.state();
+        state.attachment += 1;
+        state.detached = None;
+        let again: Vec<Line> = state.unacknowledged.drain(..).map(Line::redelivered).collect();
+        again.into_iter().rev().for_each(|line| state.taken.push_front(line));
+        let number = state.attachment;
+        drop(state);
+        // The earlier response notices that it has been replaced.
+        self.session.queue().wake();
+        number
+    }
+
+    /// The response with this number has ended. Returns false if another one has taken its place.
+    pub(super) fn detach(&self, attachment: u64, now: Timestamp) -> bool {
+        let mut state = self.state();
+        let is_current = state.attachment == attachment;
+        if is_current {
+            state.detached = Some(now);
+        }
+        is_current
+    }
+
+    /// Since when no response takes the deliveries.
+    pub(super) fn detached(&self) -> Option<Timestamp> {
+        self.state().detached
+    }
+
+    /// Takes up to `most` deliveries for the response with this number. Pending: there are none, and `cx` is woken when there may be some.
+    pub(super) fn poll_next(&self, attachment: u64, most: usize, cx: &Context<'_>) -> Poll<Next> {
+        let mut state = self.state();
+        if state.attachment != attachment {
+            return Poll::Ready(Next::Ended);
+        }
+        let mut ended = None;
+        if state.taken.is_empty() {
+            let mut chunk = Vec::new();
+            let taken = {
+                let mut queue = self.session.queue();
+                queue.wake_with(cx.waker());
+                queue.take(&mut chunk)
+            };
+            state.taken.extend(chunk.iter().flat_map(Line::split));
+            ended = match taken {
+                Taken::Open => None,
+                Taken::Ended => Some(Next::Ended),
+                Taken::Aborted => return Poll::Ready(Next::Aborted),
+            };
+        }
+        if state.taken.is_empty() {
+            return ended.map_or(Poll::Pending, Poll::Ready);
+        }
+        let count = most.min(state.taken.len());
+        let lines: Vec<Line> = state.taken.drain(..count).collect();
+        state.unacknowledged.extend(lines.iter().filter(|line| line.delivery.is_some()).cloned());
+        let is_full = state.unacknowledged.len() >= self.window;
+        Poll::Ready(Next::Lines { lines, is_full })
+    }
+
+    /// Removes a delivery that its receiver has answered. Returns false if it was not given to the receiver, or was answered already.
+    pub(super) fn answered(&self, sequence: u64) -> bool {
+        let mut state = self.state();
+        let position = state.unacknowledged.iter().position(|line| line.sequence() == Some(sequence));
+        position.is_some_and(|position| state.unacknowledged.remove(position).is_some())
+    }
+
+    /// Removes all deliveries up to this one. Returns their sequence numbers.
+    pub(super) fn answered_up_to(&self, sequence: u64) -> Vec<u64> {
+        let mut state = self.state();
+        let mut answered = Vec::new();
+        state.unacknowledged.retain(|line| {
+            let is_answered = line.sequence().is_some_and(|known| known <= sequence);
+            answered.extend(line.sequence().filter(|_| is_answered));
+            !is_answered
+        });
+        answered
+    }
+
+    /// The core has taken a delivery from the receiver: it is not given again.
+    pub(super) fn revoke(&self, sequence: u64) {
+        let mut state = self.state();
+        let is_other = |line: &Line| line.sequence() != Some(sequence);
+        state.unacknowledged.retain(is_other);
+        state.taken.retain(is_other);
+    }
+
+    /// Whether this delivery was given to the receiver and is unanswered.
+    pub(super) fn is_unanswered(&self, sequence: u64) -> bool {
+        self.state().unacknowledged.iter().any(|line| line.sequence() == Some(sequence))
+    }
+}

@@ -107,7 +107,6 @@ fn endure_with(name: &str, mut broker: Broker, plans: &[Plan], remains: u64) -> 
         after / MIB,
         quiet.messages
     );
-    eprintln!("{figures}");
     let mut faults = quiet.faults;
     if highest > MOST {
         faults.push(format!("more than {} MiB of private memory", MOST / MIB));
@@ -123,6 +122,9 @@ fn endure_with(name: &str, mut broker: Broker, plans: &[Plan], remains: u64) -> 
     let status = broker.stop();
     assert!(status.success(), "the broker ended with {status}\n{}", broker.log().tail());
     broker.wait_for_log("stopped; everything accepted is in the store");
+    let log = broker.log().text();
+    let turns = log.split_once("longest_turn=").expect("the longest turn").1.lines().next().unwrap_or_default();
+    eprintln!("{figures}; longest turn {turns}");
     counters.ended.load(Ordering::Relaxed)
 }
 
@@ -236,6 +238,24 @@ fn receivers_of_kept_messages_that_never_read() {
     let frames: Vec<Bytes> = (0..=150).map(|number| message(&channel(number), &data, "").into()).collect();
     let senders = in_turn(4, frames).most(2 << 30);
     endure("deaf receivers, kept", setup().start(), &[receivers.deaf().life(DEAF_LIFE), senders]);
+}
+
+/// Senders of short messages to 3,000 receivers that read.
+#[track_caller]
+fn endure_large_fan_out(name: &str, setup: Setup) {
+    let setup = setup.channel("common", "keep = false");
+    let receivers = Plan::holders(3_000, |_| subscription(std::iter::once("common".to_owned()), "").into());
+    endure(name, setup.start(), &[receivers, repeaters(1, message("common", &text(200), "").repeat(100))]);
+}
+
+#[test]
+fn messages_to_thousands_of_receivers() {
+    endure_large_fan_out("3,000 receivers", setup());
+}
+
+#[test]
+fn messages_to_thousands_of_receivers_with_two_loops() {
+    endure_large_fan_out("3,000 receivers, two loops", setup().server("threads = 2"));
 }
 
 #[test]

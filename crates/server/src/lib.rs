@@ -10,7 +10,7 @@
 //! registry       connection id ─► session                 outbox               the frames of a turn, once for each encoding
 //! request        the requests to the engine               replies              answers as frames and texts
 //! engine         requests ─► TurnOutcome (pure)           core                 the engine behind its lock
-//! timers, backpressure, loops, storage, ids, stopping, memory     the other parts of the hub
+//! turns, timers, backpressure, loops, storage, ids, stopping, memory     the other parts of the hub
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
@@ -67,6 +67,7 @@ mod terminal;
 mod timekeeping;
 mod timers;
 mod transport;
+mod turns;
 mod warnings;
 
 #[cfg(test)]
@@ -81,3 +82,4 @@ pub use memory::CountingAllocator;
 pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
 #[cfg(unix)]
 pub use terminal::is_hang_up_ignored;
+pub use turns::{TurnCause, Turns};

@@ -6,8 +6,9 @@
 //!                                     └─ of loop n: its list ─► loop n flushes them in slices
 //! ```
 //!
-//! Each loop has its own thread and its own sessions; all share one core. A message for thousands of receivers is written in slices, so that timers,
-//! logins and other messages do not wait for all of these writes. The session that has published it is read on when the list is empty.
+//! Each loop has its own thread and its own sessions; all share one core. A message for thousands of receivers, or a long one for many, is written in
+//! slices, so that timers, logins and other messages do not wait for all of these writes. The session that has published it is read on when the lists
+//! of all loops are empty: a loop that is not waited for would be given more and more to write.
 //!
 //! Never here: the core; a decision about the frames that are sent.
 
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, watch};
 
 use super::fatal::Fatal;
 use super::session::Session;
+use super::turns::{TurnCause, Turns};
 use crate::limits;
 
 thread_local! {
@@ -38,6 +40,8 @@ const NO_LOOP: u16 = u16::MAX;
 pub(super) struct Loops {
     lists: Box<[FlushList]>,
     next: AtomicUsize,
+    /// How long the turns of all loops take.
+    pub(super) turns: Turns,
 }
 
 /// The sessions of one loop that were touched by other threads, or by a turn that has touched many.
@@ -60,32 +64,78 @@ impl FlushList {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds sessions for the loop to flush.
-    fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) {
-        let mut sessions = sessions.filter(|session| session.queue().enlist()).peekable();
+    /// Adds sessions for the loop to flush. Returns what they have queued, whether they are new in the list or not.
+    fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) -> Slice {
+        let mut queued = Slice::default();
+        let mut sessions = sessions
+            .filter(|session| {
+                let mut queue = session.queue();
+                queued.add(queue.bytes());
+                queue.enlist()
+            })
+            .peekable();
         if sessions.peek().is_some() {
             self.lock().sessions.extend(sessions.cloned());
             self.filled.notify_one();
         }
+        queued
     }
 
-    /// Takes a slice of the list. Wakes the waiting tasks if the list is empty.
-    fn take(&self) -> Vec<Arc<Session>> {
+    /// Flushes a slice of the list. Returns false if the list is empty; then the waiting tasks were woken.
+    fn flush_slice(&self) -> bool {
+        let mut slice = Slice::default();
+        while !slice.is_full() {
+            let Some(session) = self.pop() else { return false };
+            slice.add(session.flush());
+        }
+        true
+    }
+
+    fn pop(&self) -> Option<Arc<Session>> {
         let mut state = self.lock();
-        let count = state.sessions.len().min(limits::FLUSHED_AT_ONCE);
-        let slice = state.sessions.drain(..count).collect();
-        if state.sessions.is_empty() {
+        let session = state.sessions.pop_front();
+        if session.is_none() {
             state.sessions.shrink_to(limits::FLUSHED_AT_ONCE);
             std::mem::take(&mut state.waiting).into_iter().for_each(Waker::wake);
         }
-        slice
+        session
+    }
+
+    /// Whether the list is empty. Otherwise `waker` is woken when it is.
+    fn is_empty(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        let is_empty = state.sessions.is_empty();
+        if !is_empty && !state.waiting.iter().any(|known| known.will_wake(waker)) {
+            state.waiting.push(waker.clone());
+        }
+        is_empty
+    }
+}
+
+/// Sessions that are flushed one after the other, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slice {
+    sessions: usize,
+    bytes: usize,
+}
+
+impl Slice {
+    fn add(&mut self, bytes: usize) {
+        self.sessions += 1;
+        self.bytes += bytes;
+    }
+
+    /// Whether other connections must be served before more is written.
+    fn is_full(self) -> bool {
+        self.sessions >= limits::FLUSHED_AT_ONCE || self.bytes >= limits::FLUSHED_BYTES_AT_ONCE
     }
 }
 
 impl Loops {
     /// Creates `count` loops, at least one.
     pub(super) fn new(count: u16) -> Self {
-        Self { lists: (0..count.max(1)).map(|_| FlushList::default()).collect(), next: AtomicUsize::new(0) }
+        let lists = (0..count.max(1)).map(|_| FlushList::default()).collect();
+        Self { lists, next: AtomicUsize::new(0), turns: Turns::default() }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -103,24 +153,30 @@ impl Loops {
         if self.lists.len() == 1 { 0 } else { HERE.get() }
     }
 
-    /// Flushes the sessions: the first [`limits::FLUSHED_AT_ONCE`] of this loop at once, the rest in slices, the others on their loops. Returns true if
-    /// some will be flushed in slices.
+    /// Flushes the sessions: a slice of those of this loop at once, the rest later, the others on their loops. Returns true if a loop has more than a
+    /// slice to write.
     pub(super) fn flush(&self, sessions: &[Arc<Session>]) -> bool {
         let here = self.here();
         if self.lists.len() == 1 {
             return self.flush_here(here, sessions.iter());
         }
+        let mut is_left = false;
         // The other loops first, so that they write while this one does.
         for (number, list) in (0..).zip(&self.lists) {
             if here != number {
-                list.add(sessions.iter().filter(|session| session.home == number));
+                is_left |= list.add(sessions.iter().filter(|session| session.home == number)).is_full();
             }
         }
-        self.flush_here(here, sessions.iter().filter(|session| session.home == here))
+        self.flush_here(here, sessions.iter().filter(|session| session.home == here)) || is_left
     }
 
     fn flush_here<'a>(&self, here: u16, mut sessions: impl Iterator<Item = &'a Arc<Session>>) -> bool {
-        sessions.by_ref().take(limits::FLUSHED_AT_ONCE).for_each(|session| session.flush());
+        let mut slice = Slice::default();
+        while !slice.is_full()
+            && let Some(session) = sessions.next()
+        {
+            slice.add(session.flush());
+        }
         let Some(list) = self.lists.get(usize::from(here)) else { return false };
         let mut rest = sessions.peekable();
         let is_left = rest.peek().is_some();
@@ -132,13 +188,7 @@ impl Loops {
 
     /// Whether a session may be read that has published to many receivers: all of them were flushed. Otherwise `waker` is woken then.
     pub(super) fn has_flushed(&self, waker: &Waker) -> bool {
-        let Some(list) = self.lists.get(usize::from(self.here())) else { return true };
-        let mut state = list.lock();
-        let is_empty = state.sessions.is_empty();
-        if !is_empty && !state.waiting.iter().any(|known| known.will_wake(waker)) {
-            state.waiting.push(waker.clone());
-        }
-        is_empty
+        self.lists.iter().all(|list| list.is_empty(waker))
     }
 
     /// The task of one loop that flushes the sessions that other threads have touched. `number`: the loop that runs the task.
@@ -147,12 +197,7 @@ impl Loops {
         let Some(list) = self.lists.get(usize::from(number)) else { return };
         loop {
             list.filled.notified().await;
-            loop {
-                let slice = list.take();
-                if slice.is_empty() {
-                    break;
-                }
-                slice.iter().for_each(|session| session.flush());
+            while self.turns.measure(TurnCause::Flush, || list.flush_slice()) {
                 tokio::task::yield_now().await;
             }
         }
@@ -299,6 +344,48 @@ mod tests {
             () = flushed => {}
         }
         assert_eq!(last.queue().bytes(), 0);
+    }
+
+    /// Opens sessions of the loop `home`, each with this frame in its queue.
+    async fn queued(count: usize, home: u16, frame: &Bytes) -> (Vec<Arc<Session>>, Vec<tokio::net::TcpStream>) {
+        let (mut sessions, mut clients) = (Vec::new(), Vec::new());
+        for id in 0..count as u64 {
+            let (session, client) = open(ConnectionId(id), home).await;
+            session.queue().push(frame.clone(), 1 << 20);
+            sessions.push(session);
+            clients.push(client);
+        }
+        (sessions, clients)
+    }
+
+    /// A few sessions with much to write are flushed in slices, too.
+    #[tokio::test]
+    async fn a_slice_has_few_bytes() {
+        let loops = Arc::new(Loops::new(1));
+        let count = limits::FLUSHED_AT_ONCE - 1;
+        let (sessions, _clients) = queued(count, 0, &Bytes::from(vec![0; 64 << 10])).await;
+        assert!(loops.flush(&sessions), "more than a slice");
+        let unwritten: usize = sessions.iter().map(|session| session.queue().bytes()).sum();
+        let written = (count << 16) - unwritten;
+        assert!(written >= limits::FLUSHED_BYTES_AT_ONCE, "{written} bytes");
+        assert!(written < limits::FLUSHED_BYTES_AT_ONCE + (64 << 10), "{written} bytes");
+        assert!(loops.lists[0].flush_slice(), "more is left");
+    }
+
+    /// The sender must not get ahead of another loop: the queues of that loop would grow until their receivers count as slow.
+    #[tokio::test]
+    async fn a_sender_waits_for_all_loops_that_have_much_to_write() {
+        let loops = Arc::new(Loops::new(2));
+        HERE.set(0);
+        let frame = Bytes::from_static(b"\x81\x01x");
+        let (sessions, _clients) = queued(limits::FLUSHED_AT_ONCE, 1, &frame).await;
+        let waker = Waker::noop();
+        assert!(!loops.flush(&sessions[1..]), "less than a slice");
+        assert!(loops.flush(&sessions), "also if most of them are in the list already");
+        assert!(!loops.has_flushed(waker));
+        assert!(loops.lists[1].flush_slice() && loops.has_flushed(waker));
+        let (large, _clients) = queued(32, 1, &Bytes::from(vec![0; 64 << 10])).await;
+        assert!(loops.flush(&large), "few sessions with many bytes");
     }
 
     #[test]

@@ -24,23 +24,27 @@ thread_local! {
 }
 
 impl Session {
-    /// Writes queued frames until the socket is full. Any thread may call this, but not under the core's lock.
-    pub(crate) fn flush(&self) {
+    /// Writes queued frames until the socket is full. Any thread may call this, but not under the core's lock. Returns the number of bytes written.
+    pub(crate) fn flush(&self) -> usize {
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch { chunk, copy } = scratch;
+            let mut written = 0;
             let mut work = self.queue().begin(chunk);
             for _ in 0..limits::WRITE_ROUNDS {
                 match work {
-                    Work::Nothing => return,
+                    Work::Nothing => return written,
                     Work::Write => {
                         let wrote = self.write(chunk, copy);
+                        if let WriteResult::Bytes(count) = wrote {
+                            written += count;
+                        }
                         work = self.queue().after_write(chunk, wrote);
                     }
                     Work::Finish => {
                         // An error means that the peer has gone; the reader sees that too.
                         let _ = self.transport.finish();
                         self.queue().after_finish();
-                        return;
+                        return written;
                     }
                 }
             }
@@ -52,7 +56,8 @@ impl Session {
                     self.queue().after_finish();
                 }
             }
-        });
+            written
+        })
     }
 
     fn write(&self, chunk: &[Bytes], copy: &mut Vec<u8>) -> WriteResult {

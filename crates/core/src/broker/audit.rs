@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::channel::Channel;
 use super::delay::fleeting_bytes;
 use super::entry::{Entry, Location, WriteState};
 use super::holdings::Kind;
@@ -37,9 +38,7 @@ impl Broker {
             let waiting: usize = channel.waiting.values().map(|entry| entry.bytes()).sum();
             assert_eq!(channel.waiting_bytes, waiting, "channel {}: bytes", channel.name);
             assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
-            assert!(channel.members.is_sorted_by_key(|member| member.order), "receivers are in order");
-            let grouped = channel.groups().is_none_or(|groups| groups.is_of(&channel.members));
-            assert!(grouped, "channel {}: the groups contain exactly its receivers", channel.name);
+            self.audit_members(channel);
             if channel.paged > 0 && channel.next_page.is_idle() && !self.is_starved(key) {
                 let wanted = !channel.members.is_empty() && channel.waiting.is_empty();
                 assert!(!wanted, "channel {}: the next page was not requested", channel.name);
@@ -90,6 +89,14 @@ impl Broker {
         assert_eq!(c.accepted, unsettled + c.over(), "every accepted message is unsettled or settled: {c:?}");
         self.audit_channel_counters();
         self.audit_stages();
+    }
+
+    fn audit_members(&self, channel: &Channel) {
+        let Channel { name, members, .. } = channel;
+        let complete = members.is_complete(|member| self.receivers[member.receiver].has_room());
+        assert!(complete, "channel {name}: the receivers are in order, and those with room are known");
+        let grouped = channel.groups().is_none_or(|groups| groups.is_of(members.iter()));
+        assert!(grouped, "channel {name}: the groups contain exactly its receivers");
     }
 
     /// Returns every message in memory.

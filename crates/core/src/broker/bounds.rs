@@ -10,6 +10,9 @@ use std::time::Duration;
 pub struct Bounds {
     /// Unconfirmed deliveries at which a receiver of a channel without receiver limit is ended as slow (nobody waits for anybody there).
     pub fanout_deliveries: usize,
+    /// Receivers of a channel that a search for one with room may pass by. With more, the channel keeps an index of those with room: a look at 32
+    /// receivers costs about as much as the index.
+    pub members_searched: usize,
     /// The most channels that exist at once ([`crate::limits::CHANNELS`]). Shared by users ([`crate::shares`]).
     pub channels: usize,
     /// The most delayed messages and publications ([`crate::limits::DELAYED`]). Shared by users.
@@ -42,6 +45,7 @@ impl Default for Bounds {
             fanout_deliveries: 4_096,
             channels: crate::limits::CHANNELS,
             delayed: crate::limits::DELAYED,
+            members_searched: 32,
             page_messages: 8_192,
             short_page_bytes: crate::limits::PAGE_BYTES / 16,
             held: 100_000,
@@ -68,6 +72,7 @@ impl Bounds {
         channels: 20,
         delayed: 10,
         page_messages: 8,
+        members_searched: 1,
         short_page_bytes: 2 * crate::limits::ENTRY_BYTES,
         held: 6,
         group_wait: Duration::from_secs(2),

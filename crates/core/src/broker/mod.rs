@@ -47,6 +47,7 @@ mod journey;
 mod late;
 mod late_refusal;
 mod member;
+mod members;
 mod membership;
 mod memory;
 mod memory_use;

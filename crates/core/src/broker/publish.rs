@@ -332,8 +332,9 @@ impl Broker {
         if limit == 0 && !self.stopping {
             self.end_outrun(key, publish.origin, turn);
         }
-        let channel = &self.channels[key];
-        let targets = if channel.is_drained() {
+        let targets = if self.channels[key].is_drained() {
+            let Self { channels, receivers, settings, .. } = self;
+            channels[key].prepare_choice(settings.bounds.members_searched, |key| receivers[key].has_room());
             let takes = |receiver: &Receiver| receiver.has_room() && !self.is_reserved(receiver, key, turn.now);
             self.targets(key, publish.origin, limit, takes)
         } else {

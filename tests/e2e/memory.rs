@@ -6,7 +6,7 @@
 //! A flood takes 3 s. `WSMB_FLOOD_SECONDS=60 cargo test --release --test e2e memory:: -- --nocapture --test-threads 1` runs each for a
 //! minute, and prints a line with its figures.
 
-mod flood;
+pub mod flood;
 mod quiet;
 mod sampler;
 
@@ -23,9 +23,9 @@ use flood::{Bytes, Counters, Door, Plan};
 use quiet::Pair;
 
 /// The user of every flood, and the user of the quiet pair.
-const FLOOD: &str = "flood";
-const QUIET: &str = "quiet";
-const USERS: &str =
+pub const FLOOD: &str = "flood";
+pub const QUIET: &str = "quiet";
+pub const USERS: &str =
     "htpasswd = []\nusers = [\"flood:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\", \"quiet:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]";
 
 const MIB: u64 = 1 << 20;
@@ -129,13 +129,13 @@ fn endure_with(name: &str, mut broker: Broker, plans: &[Plan], remains: u64) -> 
 }
 
 /// A `send-message` with this data, and further members that begin with a comma.
-fn message(channel: &str, data: &str, more: &str) -> Vec<u8> {
+pub fn message(channel: &str, data: &str, more: &str) -> Vec<u8> {
     let text = format!(r#"{{"command":"send-message","channel":"{channel}","data":[{data}]{more}}}"#);
     frame(opcode::TEXT, text.as_bytes())
 }
 
 /// A JSON string of this length.
-fn text(length: usize) -> String {
+pub fn text(length: usize) -> String {
     format!("\"{}\"", "x".repeat(length - 2))
 }
 
@@ -147,7 +147,7 @@ fn subscription(channels: impl Iterator<Item = String>, more: &str) -> Vec<u8> {
 }
 
 /// Connections that send these bytes again and again.
-fn repeaters(peers: usize, bytes: Vec<u8>) -> Plan {
+pub fn repeaters(peers: usize, bytes: Vec<u8>) -> Plan {
     let bytes: Bytes = bytes.into();
     Plan::senders(peers, move |_, _| Some(bytes.clone()))
 }

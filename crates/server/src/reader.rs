@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::counters::Counters;
 use super::hub::Hub;
-use super::interpret::{Interpreted, Interpreter, Stores};
+use super::interpret::{Interpreted, Interpreter};
 use super::request::{Leave, Request};
 use super::session::{Closing, Session};
 use super::timers::Hold;
@@ -119,8 +119,7 @@ impl Reader {
         let length = u32::try_from(input.len()).unwrap_or(u32::MAX);
         let (hub, session) = (&*self.hub, &self.session);
         let has_waited = self.pauses.as_ref().is_some_and(|pauses| pauses.store_wait.is_some());
-        let stores = Stores { has_stored: self.stored > limits::STORE_FREE, has_waited };
-        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, stores);
+        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, has_waited);
         let result = self.decoder.feed(input, |incoming| {
             let flow = interpreter.take(incoming);
             self.ignores_input = flow.is_break();

@@ -124,6 +124,14 @@ impl Broker {
                 all.push((*owner, Kind::Bytes, fleeting_bytes(publication)));
             }
         }
+        let mut writing = 0;
+        for (id, unstored) in self.unstored.iter() {
+            let is_writing = unstored.write_state == WriteState::Writing;
+            assert_eq!(unstored.writing > 0, is_writing, "{id:?} counts for the store's queue as long as it is there");
+            writing += unstored.writing as usize;
+            all.extend(is_writing.then_some((unstored.owner, Kind::Writing, unstored.writing as usize)));
+        }
+        assert_eq!(self.writing, writing, "bytes that wait for the store");
         self.holdings.audit(all);
     }
 

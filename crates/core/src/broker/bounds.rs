@@ -17,6 +17,8 @@ pub struct Bounds {
     pub channels: usize,
     /// The most delayed messages and publications ([`crate::limits::DELAYED`]). Shared by users.
     pub delayed: usize,
+    /// Bytes of messages that wait for the store ([`crate::limits::STORE_QUEUE`]). Shared by users.
+    pub store_queue: usize,
     /// Messages of one channel's backlog in memory; the rest is in the store. A burst up to this size that is confirmed in time is not
     /// written.
     pub page_messages: usize,
@@ -43,9 +45,10 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             fanout_deliveries: 4_096,
+            members_searched: 32,
             channels: crate::limits::CHANNELS,
             delayed: crate::limits::DELAYED,
-            members_searched: 32,
+            store_queue: crate::limits::STORE_QUEUE,
             page_messages: 8_192,
             short_page_bytes: crate::limits::PAGE_BYTES / 16,
             held: 100_000,
@@ -69,10 +72,11 @@ impl Bounds {
     /// Small bounds for tests.
     pub(super) const TIGHT: Self = Self {
         fanout_deliveries: 4,
+        members_searched: 1,
         channels: 20,
         delayed: 10,
+        store_queue: crate::limits::STORE_QUEUE,
         page_messages: 8,
-        members_searched: 1,
         short_page_bytes: 2 * crate::limits::ENTRY_BYTES,
         held: 6,
         group_wait: Duration::from_secs(2),

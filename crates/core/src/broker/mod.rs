@@ -204,7 +204,9 @@ pub struct Broker {
     /// Bytes of entries in memory, of delayed publications and of channels.
     bytes: usize,
     memory: Memory,
-    /// The same by user.
+    /// Bytes of messages that the store has been asked to write.
+    writing: usize,
+    /// `bytes` and `writing` by user, and more.
     holdings: Holdings,
     appends: Vec<Message>,
     replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
@@ -258,6 +260,7 @@ impl Broker {
             suspect_up_to: restored.suspect_up_to,
             bytes: 0,
             memory: Memory::default(),
+            writing: 0,
             holdings: Holdings::default(),
             appends: Vec::new(),
             replacements: Vec::new(),

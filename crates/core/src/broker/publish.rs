@@ -212,6 +212,12 @@ impl Broker {
         {
             return Err(Refusal::BrokerFull);
         }
+        let channel = &self.channels[key];
+        // A message that receivers probably take at once need not be written, if they confirm it.
+        let is_taken = delay.is_none() && channel.is_drained() && !channel.members.is_empty();
+        if !is_taken && self.refuses_write(owner, count, size) {
+            return Err(Refusal::Unavailable);
+        }
         if count == 0 {
             self.accept_empty(publish, id, turn);
             self.close_if_unused(key);
@@ -283,6 +289,8 @@ impl Broker {
                 id,
                 Unstored {
                     channel,
+                    owner,
+                    writing: 0,
                     location: Location::Waiting,
                     write_state: WriteState::NotRequested,
                     pending,

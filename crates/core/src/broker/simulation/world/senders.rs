@@ -69,6 +69,7 @@ impl World {
         (receivers, ttl, delay): (Option<u32>, Option<Duration>, Option<Duration>),
     ) {
         self.sending = numbers.to_vec();
+        self.sending_id = id.map(|id| PublicationId::new(restart::user_of(connection), id));
         if let Some(client) = self.clients.get_mut(&connection) {
             client.sent.insert(channel.to_owned());
         }
@@ -92,7 +93,7 @@ impl World {
             reply_to: ReplyTo::Connection(connection),
             publication: &publication,
             receivers,
-            id: id.map(|id| PublicationId::new(restart::user_of(connection), id)),
+            id: self.sending_id.clone(),
             answer,
             ttl,
             delay,

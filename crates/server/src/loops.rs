@@ -3,12 +3,13 @@
 //! ```text
 //! turn on loop 0 ─► touched sessions ─┬─ of loop 0, the first ones: flushed at once
 //!                                     ├─ of loop 0, the rest: its list ─► loop 0 flushes them in slices
-//!                                     └─ of loop n: its list ─► loop n flushes them in slices
+//!                                     └─ of loop n: its list ─► loop n flushes them in slices, few before many
 //! ```
 //!
 //! Each loop has its own thread and its own sessions; all share one core. A message for thousands of receivers, or a long one for many, is written in
 //! slices, so that timers, logins and other messages do not wait for all of these writes. The session that has published it is read on when the lists
-//! of all loops are empty: a loop that is not waited for would be given more and more to write.
+//! of all loops are empty: a loop that is not waited for would be given more and more to write. What a turn has queued for a few sessions of another
+//! loop does not wait behind the thousands of such a message.
 //!
 //! Never here: the core; a decision about the frames that are sent.
 
@@ -53,10 +54,23 @@ struct FlushList {
 
 #[derive(Debug, Default)]
 struct FlushState {
-    /// Each session at most once: its queue remembers whether it is in the list.
-    sessions: VecDeque<Arc<Session>>,
-    /// The tasks that wait until the list is empty: sessions that have published to many receivers.
+    /// The sessions of turns that have touched few, each session at most once in either part: its queue remembers whether it is in the list.
+    few: VecDeque<Arc<Session>>,
+    /// The sessions of turns that have more than a slice to write.
+    many: VecDeque<Arc<Session>>,
+    /// The next session is taken from `many`: the parts take turns, so that neither waits for the other.
+    is_turn_of_many: bool,
+    /// The tasks that wait until `many` is empty: sessions that have published to many receivers.
     waiting: Vec<Waker>,
+}
+
+impl FlushState {
+    fn pop(&mut self) -> Option<Arc<Session>> {
+        let Self { few, many, is_turn_of_many, .. } = self;
+        let many_first = std::mem::replace(is_turn_of_many, !*is_turn_of_many);
+        let (first, second) = if many_first { (many, few) } else { (few, many) };
+        first.pop_front().or_else(|| second.pop_front())
+    }
 }
 
 impl FlushList {
@@ -64,21 +78,27 @@ impl FlushList {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds sessions for the loop to flush. Returns what they have queued, whether they are new in the list or not.
-    fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) -> Slice {
+    /// Adds sessions of one turn for the loop to flush. Returns true if they have more than a slice queued, whether they are new in the list or not.
+    fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) -> bool {
         let mut queued = Slice::default();
-        let mut sessions = sessions
-            .filter(|session| {
-                let mut queue = session.queue();
-                queued.add(queue.bytes());
-                queue.enlist()
-            })
-            .peekable();
-        if sessions.peek().is_some() {
-            self.lock().sessions.extend(sessions.cloned());
+        let is_new = |session: &&Arc<Session>| {
+            let mut queue = session.queue();
+            queued.add(queue.bytes());
+            queue.enlist()
+        };
+        let new: Vec<_> = sessions.filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            let FlushState { few, many, .. } = &mut *self.lock();
+            if queued.is_full() { many } else { few }.extend(new);
             self.filled.notify_one();
         }
-        queued
+        queued.is_full()
+    }
+
+    /// Adds what is left of a turn that has filled a slice.
+    fn add_rest<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) {
+        self.lock().many.extend(sessions.filter(|session| session.queue().enlist()).cloned());
+        self.filled.notify_one();
     }
 
     /// Flushes a slice of the list. Returns false if the list is empty; then the waiting tasks were woken.
@@ -93,18 +113,18 @@ impl FlushList {
 
     fn pop(&self) -> Option<Arc<Session>> {
         let mut state = self.lock();
-        let session = state.sessions.pop_front();
-        if session.is_none() {
-            state.sessions.shrink_to(limits::FLUSHED_AT_ONCE);
+        // Before the next one is taken: the last one of `many` is written by now.
+        if state.many.is_empty() {
+            state.many.shrink_to(limits::FLUSHED_AT_ONCE);
             std::mem::take(&mut state.waiting).into_iter().for_each(Waker::wake);
         }
-        session
+        state.pop()
     }
 
-    /// Whether the list is empty. Otherwise `waker` is woken when it is.
-    fn is_empty(&self, waker: &Waker) -> bool {
+    /// Whether nothing of a turn with more than a slice is left. Otherwise `waker` is woken then.
+    fn has_flushed(&self, waker: &Waker) -> bool {
         let mut state = self.lock();
-        let is_empty = state.sessions.is_empty();
+        let is_empty = state.many.is_empty();
         if !is_empty && !state.waiting.iter().any(|known| known.will_wake(waker)) {
             state.waiting.push(waker.clone());
         }
@@ -164,7 +184,7 @@ impl Loops {
         // The other loops first, so that they write while this one does.
         for (number, list) in (0..).zip(&self.lists) {
             if here != number {
-                is_left |= list.add(sessions.iter().filter(|session| session.home == number)).is_full();
+                is_left |= list.add(sessions.iter().filter(|session| session.home == number));
             }
         }
         self.flush_here(here, sessions.iter().filter(|session| session.home == here)) || is_left
@@ -181,14 +201,14 @@ impl Loops {
         let mut rest = sessions.peekable();
         let is_left = rest.peek().is_some();
         if is_left {
-            list.add(rest);
+            list.add_rest(rest);
         }
         is_left
     }
 
     /// Whether a session may be read that has published to many receivers: all of them were flushed. Otherwise `waker` is woken then.
     pub(super) fn has_flushed(&self, waker: &Waker) -> bool {
-        self.lists.iter().all(|list| list.is_empty(waker))
+        self.lists.iter().all(|list| list.has_flushed(waker))
     }
 
     /// The task of one loop that flushes the sessions that other threads have touched. `number`: the loop that runs the task.
@@ -295,7 +315,7 @@ mod tests {
         assert_eq!((here.queue().bytes(), there.queue().bytes()), (0, 3));
         // A session is in the list at most once, so the list of a busy loop does not grow with each turn.
         loops.flush(std::slice::from_ref(&there));
-        assert_eq!(loops.lists[1].lock().sessions.len(), 1);
+        assert_eq!(loops.lists[1].lock().few.len(), 1);
         // The other loop, on a thread of its own.
         let fatal = Arc::new(Fatal::default());
         let threads = Threads::start(&loops, &fatal).unwrap();
@@ -386,6 +406,24 @@ mod tests {
         assert!(loops.lists[1].flush_slice() && loops.has_flushed(waker));
         let (large, _clients) = queued(32, 1, &Bytes::from(vec![0; 64 << 10])).await;
         assert!(loops.flush(&large), "few sessions with many bytes");
+    }
+
+    /// A message from one loop to another must not wait until a message for thousands is written.
+    #[tokio::test]
+    async fn a_turn_for_few_does_not_wait_behind_a_turn_for_many() {
+        let loops = Arc::new(Loops::new(2));
+        HERE.set(0);
+        let frame = Bytes::from_static(b"\x81\x01x");
+        let (many, _clients) = queued(2 * limits::FLUSHED_AT_ONCE, 1, &frame).await;
+        let (few, _clients) = queued(limits::FLUSHED_AT_ONCE / 4, 1, &frame).await;
+        assert!(loops.flush(&many) && !loops.flush(&few));
+        assert!(loops.lists[1].flush_slice());
+        assert!(few.iter().all(|session| session.queue().bytes() == 0), "in the first slice");
+        let written = many.iter().filter(|session| session.queue().bytes() == 0).count();
+        assert_eq!(written, limits::FLUSHED_AT_ONCE - few.len(), "and the others go on");
+        while loops.lists[1].flush_slice() {}
+        assert!(many.iter().all(|session| session.queue().bytes() == 0));
+        assert!(loops.has_flushed(Waker::noop()));
     }
 
     #[test]

@@ -2,6 +2,10 @@
 //!
 //! `instructions SCRIPT N` runs a script for N messages and prints nothing. `cargo xtask gate` runs each script under callgrind with two numbers of
 //! messages and compares the difference with `baseline.txt`. Each run must execute the same instructions: no threads, no clock, no random numbers.
+//!
+//! The scripts in `growth` show how a cost grows.
+
+mod growth;
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -13,7 +17,7 @@ use wsmb_core::broker::{
     StoreEffect, StoreEvent, Subscribe,
 };
 use wsmb_core::message::{
-    ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Publication, PublicationId, Timestamp,
+    ChannelName, ConnectionId, Dialect, Kind, Message, MessageId, Order, Publication, PublicationId, Timestamp,
 };
 use wsmb_core::policy::{ChannelPolicy, Policies};
 use wsmb_protocol::delivery;
@@ -39,7 +43,11 @@ fn main() {
     let (script, count) = match &arguments[..] {
         [_, script, count] => (script.as_str(), count.parse::<u64>().unwrap_or(0)),
         // `cargo bench` and `cargo test --benches` start the program without a script. This must not fail.
-        _ => return eprintln!("Usage: instructions topic|envelope|fanout|kept|store N   (see cargo xtask gate)"),
+        _ => {
+            return eprintln!(
+                "Usage: instructions topic|envelope|fanout|kept|store|leave|ack|busy|due|list N   (see cargo xtask gate)"
+            );
+        }
     };
     match script {
         "topic" => topic_burst(count),
@@ -47,7 +55,7 @@ fn main() {
         "fanout" => fan_out(count),
         "kept" => kept(count),
         "store" => store(count),
-        other => panic!("unknown script {other:?}"),
+        other => assert!(growth::run(other, count), "unknown script {other:?}"),
     }
 }
 
@@ -57,11 +65,17 @@ struct Harness {
     effects: Effects,
     now: Timestamp,
     user: Arc<str>,
+    /// The delay of publications.
+    delay: Option<Duration>,
     out: Vec<u8>,
 }
 
 impl Harness {
     fn new(policy: ChannelPolicy, receivers: u64) -> Self {
+        Self::with(policy, receivers, AckMode::Automatic, wsmb_core::limits::MAX_PREFETCH)
+    }
+
+    fn with(policy: ChannelPolicy, receivers: u64, ack: AckMode, prefetch: u32) -> Self {
         let policies = Policies { named: Vec::new(), default: policy };
         let settings = Settings { policies, ..Settings::default() };
         let broker = Broker::new(settings, Restored::default());
@@ -70,22 +84,27 @@ impl Harness {
             effects: Effects::default(),
             now: Timestamp(1_000_000),
             user: "sender".into(),
+            delay: None,
             out: Vec::new(),
         };
         for receiver in 0..receivers {
-            harness.handle(Event::Subscribe(Subscribe {
-                connection: ConnectionId(SENDER.0 + 1 + receiver),
-                user: "receiver".into(),
-                channels: vec![channel()],
-                ack: AckMode::Automatic,
-                prefetch: Some(wsmb_core::limits::MAX_PREFETCH),
-                client: ClientKind::Modern,
-                receiver: None,
-                group: None,
-                order: wsmb_core::message::Order::List,
-            }));
+            harness.subscribe(ConnectionId(SENDER.0 + 1 + receiver), vec![channel()], ack, prefetch);
         }
         harness
+    }
+
+    fn subscribe(&mut self, connection: ConnectionId, channels: Vec<ChannelName>, ack: AckMode, prefetch: u32) {
+        self.handle(Event::Subscribe(Subscribe {
+            connection,
+            user: "receiver".into(),
+            channels,
+            ack,
+            prefetch: Some(prefetch),
+            client: ClientKind::Modern,
+            receiver: None,
+            group: None,
+            order: Order::List,
+        }));
     }
 
     fn handle(&mut self, event: Event<'_>) {
@@ -106,7 +125,7 @@ impl Harness {
             answer: false,
             watch: false,
             ttl: None,
-            delay: None,
+            delay: self.delay,
         };
         self.handle(Event::Publish(&publish));
         for effect in &self.effects.list {

@@ -6,7 +6,7 @@
 //! A flood takes 3 s. `WSMB_FLOOD_SECONDS=60 cargo test --release --test e2e memory:: -- --nocapture --test-threads 1` runs each for a
 //! minute, and prints a line with its figures.
 
-mod flood;
+pub mod flood;
 mod quiet;
 mod sampler;
 
@@ -23,9 +23,9 @@ use flood::{Bytes, Counters, Door, Plan};
 use quiet::Pair;
 
 /// The user of every flood, and the user of the quiet pair.
-const FLOOD: &str = "flood";
-const QUIET: &str = "quiet";
-const USERS: &str =
+pub const FLOOD: &str = "flood";
+pub const QUIET: &str = "quiet";
+pub const USERS: &str =
     "htpasswd = []\nusers = [\"flood:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\", \"quiet:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\"]";
 
 const MIB: u64 = 1 << 20;
@@ -107,7 +107,6 @@ fn endure_with(name: &str, mut broker: Broker, plans: &[Plan], remains: u64) -> 
         after / MIB,
         quiet.messages
     );
-    eprintln!("{figures}");
     let mut faults = quiet.faults;
     if highest > MOST {
         faults.push(format!("more than {} MiB of private memory", MOST / MIB));
@@ -123,17 +122,20 @@ fn endure_with(name: &str, mut broker: Broker, plans: &[Plan], remains: u64) -> 
     let status = broker.stop();
     assert!(status.success(), "the broker ended with {status}\n{}", broker.log().tail());
     broker.wait_for_log("stopped; everything accepted is in the store");
+    let log = broker.log().text();
+    let turns = log.split_once("longest_turn=").expect("the longest turn").1.lines().next().unwrap_or_default();
+    eprintln!("{figures}; longest turn {turns}");
     counters.ended.load(Ordering::Relaxed)
 }
 
 /// A `send-message` with this data, and further members that begin with a comma.
-fn message(channel: &str, data: &str, more: &str) -> Vec<u8> {
+pub fn message(channel: &str, data: &str, more: &str) -> Vec<u8> {
     let text = format!(r#"{{"command":"send-message","channel":"{channel}","data":[{data}]{more}}}"#);
     frame(opcode::TEXT, text.as_bytes())
 }
 
 /// A JSON string of this length.
-fn text(length: usize) -> String {
+pub fn text(length: usize) -> String {
     format!("\"{}\"", "x".repeat(length - 2))
 }
 
@@ -145,7 +147,7 @@ fn subscription(channels: impl Iterator<Item = String>, more: &str) -> Vec<u8> {
 }
 
 /// Connections that send these bytes again and again.
-fn repeaters(peers: usize, bytes: Vec<u8>) -> Plan {
+pub fn repeaters(peers: usize, bytes: Vec<u8>) -> Plan {
     let bytes: Bytes = bytes.into();
     Plan::senders(peers, move |_, _| Some(bytes.clone()))
 }
@@ -236,6 +238,24 @@ fn receivers_of_kept_messages_that_never_read() {
     let frames: Vec<Bytes> = (0..=150).map(|number| message(&channel(number), &data, "").into()).collect();
     let senders = in_turn(4, frames).most(2 << 30);
     endure("deaf receivers, kept", setup().start(), &[receivers.deaf().life(DEAF_LIFE), senders]);
+}
+
+/// Senders of short messages to 3,000 receivers that read.
+#[track_caller]
+fn endure_large_fan_out(name: &str, setup: Setup) {
+    let setup = setup.channel("common", "keep = false");
+    let receivers = Plan::holders(3_000, |_| subscription(std::iter::once("common".to_owned()), "").into());
+    endure(name, setup.start(), &[receivers, repeaters(1, message("common", &text(200), "").repeat(100))]);
+}
+
+#[test]
+fn messages_to_thousands_of_receivers() {
+    endure_large_fan_out("3,000 receivers", setup());
+}
+
+#[test]
+fn messages_to_thousands_of_receivers_with_two_loops() {
+    endure_large_fan_out("3,000 receivers, two loops", setup().server("threads = 2"));
 }
 
 #[test]

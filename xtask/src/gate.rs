@@ -1,9 +1,11 @@
-//! `cargo xtask gate`: fails if the number of instructions per message changes.
+//! `cargo xtask gate`: fails if the number of instructions per message changes, or if the cost of an operation grows with the size of a channel.
 //!
 //! Instruction counts, unlike times, do not depend on the load of the machine. Each script of `benches/instructions` runs under callgrind with two
 //! numbers of messages; the difference of the counts does not contain the start of the program. `baseline.txt` has the expected counts.
 //!
 //! Runs on x86-64 Linux only; on other systems it prints a note and succeeds.
+
+mod growth;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -44,11 +46,12 @@ pub fn gate(update: bool) -> Result<(), Failure> {
     let program = target_directory().join("gate").join("instructions");
     let mut counted = BTreeMap::new();
     for (script, few, many) in SCRIPTS {
-        let difference = count(&program, script, *many)?.saturating_sub(count(&program, script, *few)?);
+        let difference = count(&program, script, *many, &[])?.saturating_sub(count(&program, script, *few, &[])?);
         let each = difference / (many - few);
         eprintln!("{script:>10}: {each} instructions");
         counted.insert((*script).to_owned(), each);
     }
+    growth::check(&program)?;
     let compiler = compiler()?;
     if update {
         return fs::write(BASELINE, baseline_text(&compiler, &counted))
@@ -66,10 +69,10 @@ pub fn gate(update: bool) -> Result<(), Failure> {
     compare(&parse_baseline(&text), &counted, tolerance).map_err(Failure)
 }
 
-/// Runs a script under callgrind and returns the number of instructions.
-fn count(program: &Path, script: &str, messages: u64) -> Result<u64, Failure> {
+/// Runs a script under callgrind, with these further options, and returns the number of instructions.
+fn count(program: &Path, script: &str, messages: u64, options: &[&str]) -> Result<u64, Failure> {
     let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(program).arg(script);
+    command.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).args(options).arg(program).arg(script);
     // The environment is cleared, because its size moves the stack and so changes the count.
     command.arg(messages.to_string()).env_clear().env("PATH", "/usr/bin:/bin").env("GLIBC_TUNABLES", TUNABLES);
     let output =

@@ -86,6 +86,11 @@ pub const DEDUP_WAITERS: usize = 16;
 /// The most messages in one transaction: enough to make the fsync cheap, few enough to bound the time of one commit.
 pub const STORE_GROUP: usize = 4_096;
 
+/// Bytes of messages that the store has been asked to write and has not written: four times as many as make the readers of their senders pause,
+/// because each of many connections may send what one read brings before it pauses. Shared by users ([`crate::shares`]). At most half of the memory
+/// budget.
+pub const STORE_QUEUE: usize = 64 << 20;
+
 /// The broker retries a failed store operation after this time.
 pub const STORE_RETRY: Duration = Duration::from_secs(1);
 

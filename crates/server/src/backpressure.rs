@@ -2,9 +2,10 @@
 //!
 //! A connection is paused after one of its messages was passed to the store, for at most [`limits::STORE_WAIT`]; then its publications for the store
 //! are refused until the pause ends. Other connections are read all the time: confirmations, commands, publications on channels that are not kept,
-//! and messages that a receiver confirms in time.
+//! and messages that a receiver confirms in time. If the queue grows nevertheless, because each of many connections sends a little before it
+//! pauses, the core refuses publications by user ([`wsmb_core::limits::STORE_QUEUE`]).
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 
@@ -19,14 +20,10 @@ use crate::limits;
 pub(super) struct Backpressure {
     /// Bytes that wait for the store at which a pause begins.
     high: usize,
-    /// Bytes that wait for the store at which publications for the store are refused.
-    most: usize,
     /// The number of starts and ends of pauses: odd during a pause.
     pause: AtomicU64,
     /// The tasks that wait for the end of the pause, each connection once.
     waiting: Mutex<Vec<Waker>>,
-    /// 1: more than [`Self::most`] bytes wait, 2: more than twice as many: further publications for the store are refused.
-    fullness: AtomicU8,
     /// A pause has begun. The task that is notified must end it ([`Self::watch`]).
     pub(super) closed: Notify,
 }
@@ -36,20 +33,14 @@ impl Backpressure {
     pub(super) fn new(budget: usize) -> Self {
         Self {
             high: wsmb_store::limits::STORE_QUEUE_HIGH.min(budget / 4),
-            most: wsmb_store::limits::STORE_QUEUE_MAX.min(budget / 2),
             pause: AtomicU64::new(0),
             waiting: Mutex::default(),
-            fullness: AtomicU8::new(0),
             closed: Notify::new(),
         }
     }
 
     /// Begins or ends the pause, according to the number of bytes that wait for the store.
     pub(super) fn watch(&self, bytes: usize) {
-        let fullness = u8::from(bytes > self.most) + u8::from(bytes / 2 > self.most);
-        if self.fullness.load(Ordering::Relaxed) != fullness {
-            self.fullness.store(fullness, Ordering::Relaxed);
-        }
         let pause = self.pause.load(Ordering::SeqCst);
         let closed = pause % 2 == 1;
         if closed == (bytes > if closed { wsmb_store::limits::STORE_QUEUE_LOW } else { self.high }) {
@@ -65,16 +56,6 @@ impl Backpressure {
             woken.iter().for_each(Waker::wake_by_ref);
         } else {
             self.closed.notify_one();
-        }
-    }
-
-    /// Whether publications for the store are refused. `has_stored`: their session has passed more than a few messages to the store in this pause; another session
-    /// is refused only when twice as many bytes wait.
-    pub(super) fn refuses(&self, has_stored: bool) -> bool {
-        match self.fullness.load(Ordering::Relaxed) {
-            0 => false,
-            1 => has_stored,
-            _ => true,
         }
     }
 
@@ -128,19 +109,6 @@ mod tests {
         assert!(reading.is_closed());
         reading.watch(wsmb_store::limits::STORE_QUEUE_LOW);
         assert!(!reading.is_closed());
-    }
-
-    #[test]
-    fn publications_are_refused_only_far_above_the_high_mark() {
-        let reading = Backpressure::new(1 << 30);
-        reading.watch(wsmb_store::limits::STORE_QUEUE_MAX);
-        assert!(reading.is_closed() && !reading.refuses(true));
-        reading.watch(wsmb_store::limits::STORE_QUEUE_MAX + 1);
-        assert!(reading.refuses(true) && !reading.refuses(false), "not those who have stored nothing");
-        reading.watch(2 * wsmb_store::limits::STORE_QUEUE_MAX + 2);
-        assert!(reading.refuses(true) && reading.refuses(false));
-        reading.watch(wsmb_store::limits::STORE_QUEUE_HIGH + 1);
-        assert!(reading.is_closed() && !reading.refuses(true));
     }
 
     #[test]

@@ -37,6 +37,7 @@ use super::settings::ConnectionLimits;
 use super::stopping::Stop;
 use super::storage::Storage;
 use super::timers::{Hold, Timers};
+use super::turns::TurnCause;
 use super::warnings::Warnings;
 use wsmb_core::broker::{Broker, CallerId, EndReason, Event, Note, Reply, Settings, StoreEffect};
 use wsmb_core::message::{ChannelName, ConnectionId, Timestamp};
@@ -209,15 +210,21 @@ impl Hub {
 
     /// Gives the core an event that concerns no session.
     pub(super) fn handle_event(&self, event: Event<'_>) {
-        self.apply_from(None, &mut [Some(Request::Core(Box::new(event)))]);
+        let cause = match event {
+            Event::Store(_) => TurnCause::Store,
+            Event::Tick => TurnCause::Deadline,
+            Event::Purge { .. } | Event::Stopping => TurnCause::Administrator,
+            _ => TurnCause::Client,
+        };
+        self.loops.turns.measure(cause, || self.apply_from(None, &mut [Some(Request::Core(Box::new(event)))]));
     }
 
     pub(super) fn apply(&self, session: &Arc<Session>, request: Request<'_>) {
-        self.apply_from(Some(session), &mut [Some(request)]);
+        self.loops.turns.measure(TurnCause::Client, || self.apply_from(Some(session), &mut [Some(request)]));
     }
 
     /// Carries out requests of one session. Takes the lock once, unless the outbox gets full and must be flushed in between.
-    /// Returns the load that the requests have caused.
+    /// Returns the load that the requests have caused. The caller measures the turn.
     pub(super) fn apply_all(&self, session: &Arc<Session>, requests: &mut [Option<Request<'_>>]) -> TurnLoad {
         self.apply_from(Some(session), requests)
     }

@@ -28,15 +28,6 @@ thread_local! {
     static PARSER: RefCell<envelope::Parser> = const { RefCell::new(envelope::Parser::new()) };
 }
 
-/// The session's use of the store while too many bytes wait for the store.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stores {
-    /// More than a few messages of the session were passed to the store in this pause.
-    pub(super) has_stored: bool,
-    /// The session has waited for the store as long as it may.
-    pub(super) has_waited: bool,
-}
-
 /// Interprets the frames of one read of one session.
 pub(super) struct Interpreter<'a> {
     hub: &'a Hub,
@@ -44,7 +35,8 @@ pub(super) struct Interpreter<'a> {
     access: Arc<Access>,
     /// The limits of the session's user, if it has any.
     rate: Option<Arc<UserRate>>,
-    stores: Stores,
+    /// The session has waited for the store as long as it may.
+    has_waited: bool,
     /// A publication was among the frames.
     publishes: bool,
     /// How long a topic session is not read after this, because its user has exceeded its rate.
@@ -73,18 +65,19 @@ pub(super) struct Interpreted<'a> {
 }
 
 impl<'a> Interpreter<'a> {
-    /// `requests`: an empty list, whose memory is reused. `greeted`: the client has sent a frame before.
+    /// `requests`: an empty list, whose memory is reused. `greeted`: the client has sent a frame before. `has_waited`: the session has waited for the
+    /// store as long as it may.
     pub(super) fn new(
         hub: &'a Hub,
         session: &'a Session,
         requests: Vec<Option<Request<'a>>>,
         greeted: bool,
-        stores: Stores,
+        has_waited: bool,
     ) -> Self {
         let access = hub.access();
         let rate = access.rates.of(session.profile.user(), hub.now());
         let (commands, closed, publishes, pause) = (0, None, false, Duration::ZERO);
-        Self { hub, session, access, rate, stores, publishes, pause, requests, greeted, commands, closed }
+        Self { hub, session, access, rate, has_waited, publishes, pause, requests, greeted, commands, closed }
     }
 
     /// Returns the result, and counts the commands.
@@ -261,12 +254,9 @@ impl<'a> Interpreter<'a> {
         self.push_with(|| Request::Publish { publication: detach_from_parser(publication, frame), options, first });
     }
 
-    /// Whether a publication to this channel is refused, because too many bytes wait for the store.
+    /// Whether a publication to this channel is refused, because the session has waited for the store in vain.
     fn store_refuses(&self, channel: &ChannelName) -> bool {
-        let backpressure = &self.hub.backpressure;
-        let Stores { has_stored, has_waited } = self.stores;
-        let is_over = backpressure.refuses(has_stored) || (has_waited && backpressure.is_closed());
-        is_over && self.hub.options().policies.of(channel).keep
+        self.has_waited && self.hub.backpressure.is_closed() && self.hub.options().policies.of(channel).keep
     }
 
     /// Refuses a frame. `command` and `id`: as far as the frame could be parsed.

@@ -11,7 +11,7 @@
 //! registry       connection id ─► session                 outbox               the frames of a turn, once for each encoding
 //! request        the requests to the engine               replies              answers as frames and texts
 //! engine         requests ─► TurnOutcome (pure)           core                 the engine behind its lock
-//! timers, backpressure, loops, storage, callers, ids, stopping, memory     the other parts of the hub
+//! turns, timers, backpressure, loops, storage, callers, ids, stopping, memory     the other parts of the hub
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
@@ -70,6 +70,7 @@ mod tasks;
 mod timekeeping;
 mod timers;
 mod transport;
+mod turns;
 mod warnings;
 
 #[cfg(test)]
@@ -83,3 +84,4 @@ pub use listener::{ListenError, obstacles};
 pub use memory::CountingAllocator;
 pub use platform::is_hang_up_ignored;
 pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+pub use turns::{TurnCause, Turns};

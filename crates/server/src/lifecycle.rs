@@ -27,6 +27,7 @@ use super::opening;
 use super::platform::{Signal, Signals};
 use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
+use super::turns::Turns;
 use crate::limits;
 use wsmb_auth::{Change, Credentials, Rates, Verifier};
 use wsmb_core::broker::{self, Broker, Event};
@@ -151,6 +152,12 @@ impl RunningServer {
         &self.hub.counters
     }
 
+    /// How long turns take: the longest one, and how many were long.
+    #[must_use]
+    pub fn turns(&self) -> &Turns {
+        &self.hub.loops.turns
+    }
+
     /// The core's counters.
     #[must_use]
     pub fn broker_counters(&self) -> broker::Counters {
@@ -226,7 +233,11 @@ impl RunningServer {
         self.close_listeners().await;
         match (hub.with_broker(Broker::unstored) as u64, stopped) {
             (0, Ok(())) => {
-                info!(kept = self.unsettled(), "stopped; everything accepted is in the store");
+                let (turns, kept) = (&self.hub.loops.turns, self.unsettled());
+                let longest = turns
+                    .longest()
+                    .map_or_else(String::new, |(took, cause)| format!("{:.1} ms ({cause})", took.as_secs_f64() * 1e3));
+                info!(kept, longest_turn = %longest, long_turns = turns.long(), "stopped; everything accepted is in the store");
                 Ok(())
             }
             (0, Err(cause)) => {

@@ -31,9 +31,17 @@ pub const WHEEL_SLOTS: usize = 512;
 /// Reads of one socket in a row; then other connections are served.
 pub const READ_ROUNDS: usize = 8;
 
-/// If the work for one read takes longer, the next reads of this connection are shorter, so that other connections do not wait for it.
+/// If the work for one read takes longer, the next reads of this connection are shorter, so that other connections do not wait for it. If the work for
+/// several reads in a row takes longer, other connections are served.
 /// (65,536 bytes of small messages take less than a millisecond; subscriptions to many channels take more.)
 pub const LONG_READ: Duration = Duration::from_millis(3);
+
+/// A turn that takes longer is counted as long ([`crate::Turns`]): nobody should wait longer for one piece of work (SPEC 6.10: at most 50 ms for
+/// everything together).
+pub const LONG_TURN: Duration = Duration::from_millis(5);
+
+/// A turn that takes longer is logged: fifty times what is intended, so no ordinary load of the machine is the cause.
+pub const STALLED_TURN: Duration = Duration::from_millis(250);
 
 /// How often a read is halved at most: a read has at least a kibibyte.
 pub const READ_HALVINGS: u8 = 6;
@@ -145,8 +153,12 @@ pub const CLOCK_NOTE_IDLE: Duration = Duration::from_secs(60);
 /// Bytes of frames that are copied together for one write; a larger frame is written without a copy.
 pub const COALESCE: usize = 64 << 10;
 
-/// Sessions that are flushed in a row, each with a system call: about a millisecond. Then other connections, timers and logins are served.
+/// Sessions that are flushed in a row, each with a system call: about a millisecond. Then other connections, timers and logins are served. Also the
+/// sessions whose timers are handled in a row.
 pub const FLUSHED_AT_ONCE: usize = 256;
+
+/// Bytes that are written to the sockets of several sessions in a row, exceeded by what one of them takes: about a millisecond.
+pub const FLUSHED_BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Frames queued under one lock of the core. Then the lock is released and the queues are flushed: a burst into a large fan-out
 /// must neither hold the lock nor fill the queues for long.

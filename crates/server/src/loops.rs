@@ -3,11 +3,13 @@
 //! ```text
 //! turn on loop 0 ─► touched sessions ─┬─ of loop 0, the first ones: flushed at once
 //!                                     ├─ of loop 0, the rest: its list ─► loop 0 flushes them in slices
-//!                                     └─ of loop n: its list ─► loop n flushes them in slices
+//!                                     └─ of loop n: its list ─► loop n flushes them in slices, few before many
 //! ```
 //!
-//! Each loop has its own thread and its own sessions; all share one core. A message for thousands of receivers is written in slices, so that timers,
-//! logins and other messages do not wait for all of these writes. The session that has published it is read on when the list is empty.
+//! Each loop has its own thread and its own sessions; all share one core. A message for thousands of receivers, or a long one for many, is written in
+//! slices, so that timers, logins and other messages do not wait for all of these writes. The session that has published it is read on when the lists
+//! of all loops are empty: a loop that is not waited for would be given more and more to write. What a turn has queued for a few sessions of another
+//! loop does not wait behind the thousands of such a message.
 //!
 //! Never here: the core; a decision about the frames that are sent.
 
@@ -23,6 +25,7 @@ use tokio::sync::{Notify, watch};
 
 use super::fatal::Fatal;
 use super::session::Session;
+use super::turns::{TurnCause, Turns};
 use crate::limits;
 
 thread_local! {
@@ -38,6 +41,8 @@ const NO_LOOP: u16 = u16::MAX;
 pub(super) struct Loops {
     lists: Box<[FlushList]>,
     next: AtomicUsize,
+    /// How long the turns of all loops take.
+    pub(super) turns: Turns,
 }
 
 /// The sessions of one loop that were touched by other threads, or by a turn that has touched many.
@@ -49,10 +54,23 @@ struct FlushList {
 
 #[derive(Debug, Default)]
 struct FlushState {
-    /// Each session at most once: its queue remembers whether it is in the list.
-    sessions: VecDeque<Arc<Session>>,
-    /// The tasks that wait until the list is empty: sessions that have published to many receivers.
+    /// The sessions of turns that have touched few, each session at most once in either part: its queue remembers whether it is in the list.
+    few: VecDeque<Arc<Session>>,
+    /// The sessions of turns that have more than a slice to write.
+    many: VecDeque<Arc<Session>>,
+    /// The next session is taken from `many`: the parts take turns, so that neither waits for the other.
+    is_turn_of_many: bool,
+    /// The tasks that wait until `many` is empty: sessions that have published to many receivers.
     waiting: Vec<Waker>,
+}
+
+impl FlushState {
+    fn pop(&mut self) -> Option<Arc<Session>> {
+        let Self { few, many, is_turn_of_many, .. } = self;
+        let many_first = std::mem::replace(is_turn_of_many, !*is_turn_of_many);
+        let (first, second) = if many_first { (many, few) } else { (few, many) };
+        first.pop_front().or_else(|| second.pop_front())
+    }
 }
 
 impl FlushList {
@@ -60,32 +78,84 @@ impl FlushList {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds sessions for the loop to flush.
-    fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) {
-        let mut sessions = sessions.filter(|session| session.queue().enlist()).peekable();
-        if sessions.peek().is_some() {
-            self.lock().sessions.extend(sessions.cloned());
+    /// Adds sessions of one turn for the loop to flush. Returns true if they have more than a slice queued, whether they are new in the list or not.
+    fn add<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) -> bool {
+        let mut queued = Slice::default();
+        let is_new = |session: &&Arc<Session>| {
+            let mut queue = session.queue();
+            queued.add(queue.bytes());
+            queue.enlist()
+        };
+        let new: Vec<_> = sessions.filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            let FlushState { few, many, .. } = &mut *self.lock();
+            if queued.is_full() { many } else { few }.extend(new);
             self.filled.notify_one();
         }
+        queued.is_full()
     }
 
-    /// Takes a slice of the list. Wakes the waiting tasks if the list is empty.
-    fn take(&self) -> Vec<Arc<Session>> {
+    /// Adds what is left of a turn that has filled a slice.
+    fn add_rest<'a>(&self, sessions: impl Iterator<Item = &'a Arc<Session>>) {
+        self.lock().many.extend(sessions.filter(|session| session.queue().enlist()).cloned());
+        self.filled.notify_one();
+    }
+
+    /// Flushes a slice of the list. Returns false if the list is empty; then the waiting tasks were woken.
+    fn flush_slice(&self) -> bool {
+        let mut slice = Slice::default();
+        while !slice.is_full() {
+            let Some(session) = self.pop() else { return false };
+            slice.add(session.flush());
+        }
+        true
+    }
+
+    fn pop(&self) -> Option<Arc<Session>> {
         let mut state = self.lock();
-        let count = state.sessions.len().min(limits::FLUSHED_AT_ONCE);
-        let slice = state.sessions.drain(..count).collect();
-        if state.sessions.is_empty() {
-            state.sessions.shrink_to(limits::FLUSHED_AT_ONCE);
+        // Before the next one is taken: the last one of `many` is written by now.
+        if state.many.is_empty() {
+            state.many.shrink_to(limits::FLUSHED_AT_ONCE);
             std::mem::take(&mut state.waiting).into_iter().for_each(Waker::wake);
         }
-        slice
+        state.pop()
+    }
+
+    /// Whether nothing of a turn with more than a slice is left. Otherwise `waker` is woken then.
+    fn has_flushed(&self, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        let is_empty = state.many.is_empty();
+        if !is_empty && !state.waiting.iter().any(|known| known.will_wake(waker)) {
+            state.waiting.push(waker.clone());
+        }
+        is_empty
+    }
+}
+
+/// Sessions that are flushed one after the other, and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Slice {
+    sessions: usize,
+    bytes: usize,
+}
+
+impl Slice {
+    fn add(&mut self, bytes: usize) {
+        self.sessions += 1;
+        self.bytes += bytes;
+    }
+
+    /// Whether other connections must be served before more is written.
+    fn is_full(self) -> bool {
+        self.sessions >= limits::FLUSHED_AT_ONCE || self.bytes >= limits::FLUSHED_BYTES_AT_ONCE
     }
 }
 
 impl Loops {
     /// Creates `count` loops, at least one.
     pub(super) fn new(count: u16) -> Self {
-        Self { lists: (0..count.max(1)).map(|_| FlushList::default()).collect(), next: AtomicUsize::new(0) }
+        let lists = (0..count.max(1)).map(|_| FlushList::default()).collect();
+        Self { lists, next: AtomicUsize::new(0), turns: Turns::default() }
     }
 
     pub(super) fn count(&self) -> usize {
@@ -103,42 +173,42 @@ impl Loops {
         if self.lists.len() == 1 { 0 } else { HERE.get() }
     }
 
-    /// Flushes the sessions: the first [`limits::FLUSHED_AT_ONCE`] of this loop at once, the rest in slices, the others on their loops. Returns true if
-    /// some will be flushed in slices.
+    /// Flushes the sessions: a slice of those of this loop at once, the rest later, the others on their loops. Returns true if a loop has more than a
+    /// slice to write.
     pub(super) fn flush(&self, sessions: &[Arc<Session>]) -> bool {
         let here = self.here();
         if self.lists.len() == 1 {
             return self.flush_here(here, sessions.iter());
         }
+        let mut is_left = false;
         // The other loops first, so that they write while this one does.
         for (number, list) in (0..).zip(&self.lists) {
             if here != number {
-                list.add(sessions.iter().filter(|session| session.home == number));
+                is_left |= list.add(sessions.iter().filter(|session| session.home == number));
             }
         }
-        self.flush_here(here, sessions.iter().filter(|session| session.home == here))
+        self.flush_here(here, sessions.iter().filter(|session| session.home == here)) || is_left
     }
 
     fn flush_here<'a>(&self, here: u16, mut sessions: impl Iterator<Item = &'a Arc<Session>>) -> bool {
-        sessions.by_ref().take(limits::FLUSHED_AT_ONCE).for_each(|session| session.flush());
+        let mut slice = Slice::default();
+        while !slice.is_full()
+            && let Some(session) = sessions.next()
+        {
+            slice.add(session.flush());
+        }
         let Some(list) = self.lists.get(usize::from(here)) else { return false };
         let mut rest = sessions.peekable();
         let is_left = rest.peek().is_some();
         if is_left {
-            list.add(rest);
+            list.add_rest(rest);
         }
         is_left
     }
 
     /// Whether a session may be read that has published to many receivers: all of them were flushed. Otherwise `waker` is woken then.
     pub(super) fn has_flushed(&self, waker: &Waker) -> bool {
-        let Some(list) = self.lists.get(usize::from(self.here())) else { return true };
-        let mut state = list.lock();
-        let is_empty = state.sessions.is_empty();
-        if !is_empty && !state.waiting.iter().any(|known| known.will_wake(waker)) {
-            state.waiting.push(waker.clone());
-        }
-        is_empty
+        self.lists.iter().all(|list| list.has_flushed(waker))
     }
 
     /// The task of one loop that flushes the sessions that other threads have touched. `number`: the loop that runs the task.
@@ -147,12 +217,7 @@ impl Loops {
         let Some(list) = self.lists.get(usize::from(number)) else { return };
         loop {
             list.filled.notified().await;
-            loop {
-                let slice = list.take();
-                if slice.is_empty() {
-                    break;
-                }
-                slice.iter().for_each(|session| session.flush());
+            while self.turns.measure(TurnCause::Flush, || list.flush_slice()) {
                 tokio::task::yield_now().await;
             }
         }
@@ -250,7 +315,7 @@ mod tests {
         assert_eq!((here.queue().bytes(), there.queue().bytes()), (0, 3));
         // A session is in the list at most once, so the list of a busy loop does not grow with each turn.
         loops.flush(std::slice::from_ref(&there));
-        assert_eq!(loops.lists[1].lock().sessions.len(), 1);
+        assert_eq!(loops.lists[1].lock().few.len(), 1);
         // The other loop, on a thread of its own.
         let fatal = Arc::new(Fatal::default());
         let threads = Threads::start(&loops, &fatal).unwrap();
@@ -299,6 +364,66 @@ mod tests {
             () = flushed => {}
         }
         assert_eq!(last.queue().bytes(), 0);
+    }
+
+    /// Opens sessions of the loop `home`, each with this frame in its queue.
+    async fn queued(count: usize, home: u16, frame: &Bytes) -> (Vec<Arc<Session>>, Vec<tokio::net::TcpStream>) {
+        let (mut sessions, mut clients) = (Vec::new(), Vec::new());
+        for id in 0..count as u64 {
+            let (session, client) = open(ConnectionId(id), home).await;
+            session.queue().push(frame.clone(), 1 << 20);
+            sessions.push(session);
+            clients.push(client);
+        }
+        (sessions, clients)
+    }
+
+    /// A few sessions with much to write are flushed in slices, too.
+    #[tokio::test]
+    async fn a_slice_has_few_bytes() {
+        let loops = Arc::new(Loops::new(1));
+        let count = limits::FLUSHED_AT_ONCE - 1;
+        let (sessions, _clients) = queued(count, 0, &Bytes::from(vec![0; 64 << 10])).await;
+        assert!(loops.flush(&sessions), "more than a slice");
+        let unwritten: usize = sessions.iter().map(|session| session.queue().bytes()).sum();
+        let written = (count << 16) - unwritten;
+        assert!(written >= limits::FLUSHED_BYTES_AT_ONCE, "{written} bytes");
+        assert!(written < limits::FLUSHED_BYTES_AT_ONCE + (64 << 10), "{written} bytes");
+        assert!(loops.lists[0].flush_slice(), "more is left");
+    }
+
+    /// The sender must not get ahead of another loop: the queues of that loop would grow until their receivers count as slow.
+    #[tokio::test]
+    async fn a_sender_waits_for_all_loops_that_have_much_to_write() {
+        let loops = Arc::new(Loops::new(2));
+        HERE.set(0);
+        let frame = Bytes::from_static(b"\x81\x01x");
+        let (sessions, _clients) = queued(limits::FLUSHED_AT_ONCE, 1, &frame).await;
+        let waker = Waker::noop();
+        assert!(!loops.flush(&sessions[1..]), "less than a slice");
+        assert!(loops.flush(&sessions), "also if most of them are in the list already");
+        assert!(!loops.has_flushed(waker));
+        assert!(loops.lists[1].flush_slice() && loops.has_flushed(waker));
+        let (large, _clients) = queued(32, 1, &Bytes::from(vec![0; 64 << 10])).await;
+        assert!(loops.flush(&large), "few sessions with many bytes");
+    }
+
+    /// A message from one loop to another must not wait until a message for thousands is written.
+    #[tokio::test]
+    async fn a_turn_for_few_does_not_wait_behind_a_turn_for_many() {
+        let loops = Arc::new(Loops::new(2));
+        HERE.set(0);
+        let frame = Bytes::from_static(b"\x81\x01x");
+        let (many, _clients) = queued(2 * limits::FLUSHED_AT_ONCE, 1, &frame).await;
+        let (few, _clients) = queued(limits::FLUSHED_AT_ONCE / 4, 1, &frame).await;
+        assert!(loops.flush(&many) && !loops.flush(&few));
+        assert!(loops.lists[1].flush_slice());
+        assert!(few.iter().all(|session| session.queue().bytes() == 0), "in the first slice");
+        let written = many.iter().filter(|session| session.queue().bytes() == 0).count();
+        assert_eq!(written, limits::FLUSHED_AT_ONCE - few.len(), "and the others go on");
+        while loops.lists[1].flush_slice() {}
+        assert!(many.iter().all(|session| session.queue().bytes() == 0));
+        assert!(loops.has_flushed(Waker::noop()));
     }
 
     #[test]

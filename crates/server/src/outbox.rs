@@ -313,7 +313,9 @@ mod tests {
             outbox.reuse(sealed);
             assert!(outbox.batches.iter().any(Batch::has_memory), "loop {here}");
             assert!(sessions.iter().any(|session| session.queue().bytes() > 0), "one is not written yet");
-            sessions.iter().for_each(|session| session.flush());
+            for session in &sessions {
+                session.flush();
+            }
         }
     }
 }

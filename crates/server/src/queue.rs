@@ -436,7 +436,7 @@ impl Queue {
         self.bytes + (usize::from(self.partial) << 10)
     }
 
-    #[cfg(test)]
+    /// Bytes queued and not written.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

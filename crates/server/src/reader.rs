@@ -21,10 +21,11 @@ use tracing::debug;
 
 use super::counters::Counters;
 use super::hub::Hub;
-use super::interpret::{Interpreted, Interpreter, Stores};
+use super::interpret::{Interpreted, Interpreter};
 use super::request::{Leave, Request};
 use super::session::{Closing, Session};
 use super::timers::Hold;
+use super::turns::TurnCause;
 use crate::limits;
 use tokio::time::Sleep;
 use wsmb_protocol::frame::{Decoder, Role};
@@ -81,8 +82,11 @@ impl Pauses {
 /// The result of one read.
 enum Inbound {
     Nothing,
-    More,
-    Ended { orderly: bool },
+    /// The time that the work for the input took.
+    More(Duration),
+    Ended {
+        orderly: bool,
+    },
 }
 
 impl Reader {
@@ -115,8 +119,7 @@ impl Reader {
         let length = u32::try_from(input.len()).unwrap_or(u32::MAX);
         let (hub, session) = (&*self.hub, &self.session);
         let has_waited = self.pauses.as_ref().is_some_and(|pauses| pauses.store_wait.is_some());
-        let stores = Stores { has_stored: self.stored > limits::STORE_FREE, has_waited };
-        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, stores);
+        let mut interpreter = Interpreter::new(hub, session, REQUESTS.take(), was_greeted, has_waited);
         let result = self.decoder.feed(input, |incoming| {
             let flow = interpreter.take(incoming);
             self.ignores_input = flow.is_break();
@@ -252,8 +255,9 @@ impl Reader {
                 Ok(count) => {
                     let began = Instant::now();
                     self.take(&mut input[..count]);
-                    self.halvings = halvings_after(began.elapsed(), self.halvings);
-                    Inbound::More
+                    let took = began.elapsed();
+                    self.halvings = halvings_after(took, self.halvings);
+                    Inbound::More(took)
                 }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
@@ -261,6 +265,31 @@ impl Reader {
                 },
             }
         }))
+    }
+
+    /// Reads a few times, until the work has taken [`limits::LONG_READ`]. Adds the time of the work to `turn`. `None`: other connections are served, and
+    /// the session is read on then.
+    fn read(&mut self, cx: &mut Context<'_>, turn: &mut Duration) -> Option<Poll<()>> {
+        for _ in 0..limits::READ_ROUNDS {
+            match self.inbound(cx) {
+                Poll::Pending => return Some(Poll::Pending),
+                Poll::Ready(Inbound::Nothing) => {}
+                Poll::Ready(Inbound::More(took)) => {
+                    *turn += took;
+                    if *turn > limits::LONG_READ || self.halvings > 0 || self.hub.memory.is_scarce() {
+                        return None;
+                    }
+                }
+                Poll::Ready(Inbound::Ended { orderly }) => {
+                    if orderly && self.finish() {
+                        return Some(Poll::Pending);
+                    }
+                    self.depart(orderly);
+                    return Some(Poll::Ready(()));
+                }
+            }
+        }
+        None
     }
 
     /// The client has sent a FIN. Returns whether the session stays open for answers.
@@ -347,22 +376,11 @@ impl Future for Reader {
         {
             return poll;
         }
-        for _ in 0..limits::READ_ROUNDS {
-            match this.inbound(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Inbound::More) if this.halvings > 0 || this.hub.memory.is_scarce() => break,
-                Poll::Ready(Inbound::Nothing | Inbound::More) => {}
-                Poll::Ready(Inbound::Ended { orderly }) => {
-                    if orderly && this.finish() {
-                        return Poll::Pending;
-                    }
-                    this.depart(orderly);
-                    return Poll::Ready(());
-                }
-            }
-        }
+        let mut turn = Duration::ZERO;
+        let poll = this.read(cx, &mut turn);
+        this.hub.loops.turns.note(TurnCause::Client, turn);
         // Not `wake_by_ref`: a runtime that always has a task to run rarely asks the system which other sockets are readable.
-        pin!(tokio::task::yield_now()).poll(cx)
+        poll.unwrap_or_else(|| pin!(tokio::task::yield_now()).poll(cx))
     }
 }
 

@@ -10,9 +10,11 @@ use super::hub::Hub;
 use super::request::Request;
 use super::session::{Closing, Session, TimerAction};
 use super::storage::Report;
+use super::timers::Due;
+use super::turns::TurnCause;
 use crate::limits;
 use wsmb_core::broker::{Broker, Event};
-use wsmb_core::message::Timestamp;
+use wsmb_core::message::{ConnectionId, Timestamp};
 
 impl Hub {
     /// Gives the core its ticks.
@@ -41,24 +43,25 @@ impl Hub {
             };
             let wait = next.since(self.now()).max(Duration::from_millis(1));
             tokio::select! {
-                () = tokio::time::sleep(wait) => self.on_timer(),
+                () = tokio::time::sleep(wait) => self.on_timer().await,
                 () = self.timer_moved.notified() => {}
             }
         }
     }
 
-    fn on_timer(&self) {
-        let now = self.now();
-        let due = self.timers().take(now);
-        for session in self.find(&due.holds) {
-            self.apply(&session, Request::Release);
-        }
-        for session in self.find(&due.unanswered) {
-            self.apply(&session, Request::GiveUp);
-        }
+    /// Handles the timers that are due, in slices: after a reconnect of all clients, thousands of heartbeats are due at once.
+    async fn on_timer(&self) {
+        let Due { holds, unanswered, checks } = self.timers().take(self.now());
+        self.in_slices(&holds, |session| self.apply(session, Request::Release)).await;
+        self.in_slices(&unanswered, |session| self.apply(session, Request::GiveUp)).await;
         let (interval, lenient) = (self.options().limits.heartbeat, self.backpressure.is_closed());
-        for session in self.find(&due.checks) {
-            self.check_session(&session, now, interval, lenient);
+        self.in_slices(&checks, |session| self.check_session(session, self.now(), interval, lenient)).await;
+    }
+
+    async fn in_slices(&self, connections: &[ConnectionId], handle: impl Fn(&Arc<Session>)) {
+        for slice in connections.chunks(limits::FLUSHED_AT_ONCE) {
+            self.loops.turns.measure(TurnCause::Timer, || self.find(slice).iter().for_each(&handle));
+            tokio::task::yield_now().await;
         }
     }
 
@@ -99,23 +102,32 @@ impl Hub {
     pub(super) async fn run_reports(self: Arc<Self>) {
         loop {
             self.storage.reported().await;
-            self.take_reports();
+            // Each report is a turn: one may be about thousands of messages.
+            while self.take_report() {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
     /// Takes all reports of the store's thread so far.
     pub(super) fn take_reports(&self) {
-        while let Some(report) = self.storage.next_report() {
-            match report {
-                Report::Store(event) => self.handle_event(event.into()),
-                Report::Health(healthy) => {
-                    for session in self.storage.take_waiting() {
-                        self.apply(&session, Request::PingAnswer(healthy));
-                    }
+        while self.take_report() {}
+    }
+
+    /// Takes a report of the store's thread. Returns false if there is none.
+    fn take_report(&self) -> bool {
+        let report = self.storage.next_report();
+        let is_report = report.is_some();
+        match report {
+            Some(Report::Store(event)) => self.handle_event(event.into()),
+            Some(Report::Health(healthy)) => {
+                for session in self.storage.take_waiting() {
+                    self.apply(&session, Request::PingAnswer(healthy));
                 }
             }
+            None => self.backpressure.watch(self.storage.queued_bytes()),
         }
-        self.backpressure.watch(self.storage.queued_bytes());
+        is_report
     }
 
     /// Saves new ids once a second.

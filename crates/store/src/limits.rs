@@ -8,10 +8,6 @@ pub const STORE_QUEUE_HIGH: usize = 16 << 20;
 /// Bytes that wait for the store's next commit; at or below this bound, paused readers continue.
 pub const STORE_QUEUE_LOW: usize = 8 << 20;
 
-/// Bytes that wait for the store's next commit; above this bound, publications for the store are refused. Each connection may send what one read
-/// brings before it pauses, so many connections can pass [`STORE_QUEUE_HIGH`].
-pub const STORE_QUEUE_MAX: usize = 4 * STORE_QUEUE_HIGH;
-
 /// Slots that the store's queue keeps allocated when it is empty: enough for a steady stream, some 70 KiB.
 pub const STORE_QUEUE_SLOTS: usize = 512;
 

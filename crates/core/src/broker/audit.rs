@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::channel::Channel;
 use super::delay::fleeting_bytes;
 use super::entry::{Entry, Location, WriteState};
 use super::holdings::Kind;
@@ -37,9 +38,7 @@ impl Broker {
             let waiting: usize = channel.waiting.values().map(|entry| entry.bytes()).sum();
             assert_eq!(channel.waiting_bytes, waiting, "channel {}: bytes", channel.name);
             assert!(!channel.is_unused(), "channel {} is unused and was not closed", channel.name);
-            assert!(channel.members.is_sorted_by_key(|member| member.order), "receivers are in order");
-            let grouped = channel.groups().is_none_or(|groups| groups.is_of(&channel.members));
-            assert!(grouped, "channel {}: the groups contain exactly its receivers", channel.name);
+            self.audit_members(channel);
             if channel.paged > 0 && channel.next_page.is_idle() && !self.is_starved(key) {
                 let wanted = !channel.members.is_empty() && channel.waiting.is_empty();
                 assert!(!wanted, "channel {}: the next page was not requested", channel.name);
@@ -92,6 +91,14 @@ impl Broker {
         self.audit_stages();
     }
 
+    fn audit_members(&self, channel: &Channel) {
+        let Channel { name, members, .. } = channel;
+        let complete = members.is_complete(|member| self.receivers[member.receiver].has_room());
+        assert!(complete, "channel {name}: the receivers are in order, and those with room are known");
+        let grouped = channel.groups().is_none_or(|groups| groups.is_of(members.iter()));
+        assert!(grouped, "channel {name}: the groups contain exactly its receivers");
+    }
+
     /// Returns every message in memory.
     pub(super) fn entries_in_memory(&self) -> impl Iterator<Item = &Box<Entry>> {
         let channels =
@@ -117,6 +124,14 @@ impl Broker {
                 all.push((*owner, Kind::Bytes, fleeting_bytes(publication)));
             }
         }
+        let mut writing = 0;
+        for (id, unstored) in self.unstored.iter() {
+            let is_writing = unstored.write_state == WriteState::Writing;
+            assert_eq!(unstored.writing > 0, is_writing, "{id:?} counts for the store's queue as long as it is there");
+            writing += unstored.writing as usize;
+            all.extend(is_writing.then_some((unstored.owner, Kind::Writing, unstored.writing as usize)));
+        }
+        assert_eq!(self.writing, writing, "bytes that wait for the store");
         self.holdings.audit(all);
     }
 

@@ -10,10 +10,15 @@ use std::time::Duration;
 pub struct Bounds {
     /// Unconfirmed deliveries at which a receiver of a channel without receiver limit is ended as slow (nobody waits for anybody there).
     pub fanout_deliveries: usize,
+    /// Receivers of a channel that a search for one with room may pass by. With more, the channel keeps an index of those with room: a look at 32
+    /// receivers costs about as much as the index.
+    pub members_searched: usize,
     /// The most channels that exist at once ([`crate::limits::CHANNELS`]). Shared by users ([`crate::shares`]).
     pub channels: usize,
     /// The most delayed messages and publications ([`crate::limits::DELAYED`]). Shared by users.
     pub delayed: usize,
+    /// Bytes of messages that wait for the store ([`crate::limits::STORE_QUEUE`]). Shared by users.
+    pub store_queue: usize,
     /// Messages of one channel's backlog in memory; the rest is in the store. A burst up to this size that is confirmed in time is not
     /// written.
     pub page_messages: usize,
@@ -40,8 +45,10 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             fanout_deliveries: 4_096,
+            members_searched: 32,
             channels: crate::limits::CHANNELS,
             delayed: crate::limits::DELAYED,
+            store_queue: crate::limits::STORE_QUEUE,
             page_messages: 8_192,
             short_page_bytes: crate::limits::PAGE_BYTES / 16,
             held: 100_000,
@@ -65,8 +72,10 @@ impl Bounds {
     /// Small bounds for tests.
     pub(super) const TIGHT: Self = Self {
         fanout_deliveries: 4,
+        members_searched: 1,
         channels: 20,
         delayed: 10,
+        store_queue: crate::limits::STORE_QUEUE,
         page_messages: 8,
         short_page_bytes: 2 * crate::limits::ENTRY_BYTES,
         held: 6,

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::entry::Entry;
 use super::expiry_histogram::ExpiryIndex;
 use super::groups::{Choice, Groups};
 use super::holdings::Owner;
 use super::member::{Member, Targets};
+use super::members::Members;
 use super::next_page::NextPage;
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, GroupName, MessageId, Timestamp};
@@ -66,8 +65,7 @@ pub(super) struct Channel {
     pub owner: Owner,
     /// Shared by all channels with the same policy.
     pub policy: Arc<ChannelPolicy>,
-    /// In order. Many channels have one member.
-    pub members: SmallVec<[Member; 1]>,
+    pub members: Members,
     member_index: MemberIndex,
     /// The order of the receiver that got the last delivery (`dispatch = "rotate"`).
     pub served: u64,
@@ -97,7 +95,7 @@ impl Channel {
             name,
             owner: Owner::NOBODY,
             policy,
-            members: SmallVec::new(),
+            members: Members::default(),
             member_index: MemberIndex::Grouped(None),
             served: 0,
             waiting: BTreeMap::new(),
@@ -137,20 +135,19 @@ impl Channel {
     /// Adds a receiver at its position.
     pub fn join(&mut self, member: Member, group: Option<&GroupName>) {
         if group.is_some() && self.groups().is_none() {
-            self.member_index = MemberIndex::Grouped(Some(Box::new(Groups::new(&self.members))));
+            self.member_index =
+                MemberIndex::Grouped(Some(Box::new(Groups::new(self.members.iter().copied().collect()))));
         }
         match &mut self.member_index {
             MemberIndex::Grouped(Some(groups)) => groups.join(member, group),
             member_index => *member_index = MemberIndex::Grouped(None),
         }
-        let index = self.members.partition_point(|other| other.order < member.order);
-        self.members.insert(index, member);
+        self.members.insert(member);
     }
 
     /// Removes the receiver with this order.
     pub fn leave(&mut self, order: u64) {
-        if let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) {
-            self.members.remove(index);
+        if self.members.remove(order) {
             let is_grouped = match &mut self.member_index {
                 MemberIndex::Grouped(Some(groups)) => groups.leave(order),
                 _ => false,
@@ -169,8 +166,7 @@ impl Channel {
 
     /// Changes a receiver's group. The receiver keeps its position. Returns false if nothing has changed.
     pub fn regroup(&mut self, order: u64, group: Option<&GroupName>) -> bool {
-        let Ok(index) = self.members.binary_search_by_key(&order, |member| member.order) else { return false };
-        let member = self.members[index];
+        let Some(member) = self.members.get(order) else { return false };
         if self.groups().and_then(|groups| groups.of(member.connection)) == group {
             return false;
         }
@@ -197,22 +193,42 @@ impl Channel {
         connections
     }
 
+    /// Returns the order after which a search for `limit` receivers begins.
+    fn start(&self, limit: u32) -> u64 {
+        match self.policy.dispatch {
+            Dispatch::Rotate if limit > 0 => self.served,
+            Dispatch::First | Dispatch::Rotate => 0,
+        }
+    }
+
     /// Chooses the receivers of the next delivery: the first `limit` (0 = all) in the channel's dispatch order for which `takes` returns
     /// true, except `origin`.
     pub fn choose(&self, origin: Option<ConnectionId>, limit: u32, takes: impl Fn(usize) -> bool) -> Targets {
-        let start = match self.policy.dispatch {
-            Dispatch::Rotate if limit > 0 => self.members.partition_point(|member| member.order <= self.served),
-            Dispatch::First | Dispatch::Rotate => 0,
-        };
-        let (before, after) = self.members.split_at(start);
         let wanted = if limit == 0 { usize::MAX } else { limit as usize };
-        after
-            .iter()
-            .chain(before)
+        let members = self.members.from(self.start(limit));
+        members
             .filter(|member| Some(member.connection) != origin && takes(member.receiver))
             .take(wanted)
             .copied()
             .collect()
+    }
+
+    /// As [`Self::choose`] with a limit above 0, for a `takes` that returns true only for receivers with room. After [`Self::prepare_choice`]
+    /// the search is short.
+    pub fn choose_ready(&self, origin: Option<ConnectionId>, limit: u32, takes: impl Fn(usize) -> bool) -> Targets {
+        let members = self.members.ready_from(self.start(limit));
+        let members = members.filter(|member| Some(member.connection) != origin && takes(member.receiver));
+        members.take(limit as usize).copied().collect()
+    }
+
+    /// Prepares the next choice of receivers with room. `few`: see [`Members::prepare`].
+    #[inline]
+    pub fn prepare_choice(&mut self, few: usize, has_room: impl Fn(usize) -> bool) {
+        if self.groups().is_none() {
+            let limit = self.policy.receivers;
+            let search = (self.start(limit), limit.max(2) as usize);
+            self.members.prepare(search, few, |member| has_room(member.receiver));
+        }
     }
 
     /// Chooses the receivers of a delivery that needs no room in windows.

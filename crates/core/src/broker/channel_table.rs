@@ -65,11 +65,12 @@ impl Broker {
         if opened == 0 {
             return false;
         }
+        let named = self.places(names);
         // The channels that the connection leaves make room, if nobody else uses them.
-        let closes = |channel: &Channel| channel.closes_with_last_member() && !names.contains(&channel.name);
+        let closes = |key: usize| self.channels[key].closes_with_last_member() && !named.contains_key(&key);
         let receiver = self.receiver_keys.get(&subscribe.connection).map(|key| &self.receivers[*key]);
         let left = receiver.into_iter().flat_map(|receiver| &receiver.subscriptions);
-        let closed = left.filter(|subscription| closes(&self.channels[subscription.channel])).count();
+        let closed = left.filter(|subscription| closes(subscription.channel)).count();
         let more = opened.saturating_sub(closed);
         let owner = self.holdings.owner(&subscribe.user);
         if more == 0 || !self.refuses_channels(owner, more) {

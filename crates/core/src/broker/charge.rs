@@ -1,4 +1,5 @@
-//! Charges what comes into memory to its user, and asks whether the user is refused more. Every change of `Broker::bytes` is made here.
+//! Charges what comes into memory, and what waits for the store, to its user, and asks whether the user is refused more. Every change of
+//! `Broker::bytes` and `Broker::writing` is made here.
 
 use super::Broker;
 use super::entry::Entry;
@@ -37,6 +38,30 @@ impl Broker {
     pub(super) fn uncharge_bytes(&mut self, owner: Owner, bytes: usize) {
         self.bytes -= bytes;
         self.holdings.take(owner, Kind::Bytes, bytes);
+    }
+
+    /// Counts a message that the store is asked to write. Its entry must be charged. Returns the counted bytes.
+    pub(super) fn charge_write(&mut self, owner: Owner, payload: usize) -> u32 {
+        let bytes = u32::try_from(payload + limits::ENTRY_BYTES).unwrap_or(u32::MAX);
+        self.writing += bytes as usize;
+        self.holdings.add(owner, Kind::Writing, bytes as usize);
+        bytes
+    }
+
+    /// Stops counting a message that the store has written, or need not write, or has failed to write. `bytes`: as [`Self::charge_write`] returned them,
+    /// or 0.
+    #[inline]
+    pub(super) fn uncharge_write(&mut self, owner: Owner, bytes: u32) {
+        if bytes > 0 {
+            self.writing -= bytes as usize;
+            self.holdings.take(owner, Kind::Writing, bytes as usize);
+        }
+    }
+
+    /// Whether a user's publication of `messages` messages with `payload` bytes is refused, because too much waits for the store.
+    pub(super) fn refuses_write(&self, owner: Owner, messages: usize, payload: usize) -> bool {
+        let bound = self.settings.bounds.store_queue.min(self.settings.memory_budget / 2);
+        self.holdings.refuses(owner, Kind::Writing, payload + messages * limits::ENTRY_BYTES, (self.writing, bound))
     }
 
     /// Counts a channel that was opened.

@@ -4,7 +4,9 @@ use super::counters::Metric;
 use super::entry::Entry;
 use super::failure::Why;
 use super::flight::Failed;
+use super::member::Member;
 use super::pending::Fate;
+use super::receiver::{Receiver, Subscription};
 use super::stage::Cause;
 use super::{Acknowledge, Broker, Reply, ReplyTo, Turn};
 use crate::message::{Answer, ConnectionId};
@@ -80,17 +82,18 @@ impl Broker {
 
     /// Marks the channels of a receiver, which may have room now, to be pumped.
     pub(super) fn pump_receiver(&mut self, key: usize) {
-        let (channels, passed) = (&self.channels, !self.overdue.is_empty() || !self.owed.is_empty());
+        let Self { receivers, channels, overdue, owed, to_pump, .. } = self;
+        let passed = !overdue.is_empty() || !owed.is_empty();
         // The receiver may have been ended as a consequence of its own answer.
-        self.to_pump.extend(
-            self.receivers
-                .get(key)
-                .iter()
-                // The channel that is pushed last is pumped first.
-                .flat_map(|receiver| receiver.subscriptions.iter().rev())
-                .map(|subscription| subscription.channel)
-                .filter(|channel| passed || !channels[*channel].is_drained()),
-        );
+        let Some(Receiver { connection, subscriptions, .. }) = receivers.get(key) else { return };
+        // The channel that is pushed last is pumped first.
+        for Subscription { channel, order } in subscriptions.iter().rev() {
+            let at = &mut channels[*channel];
+            at.members.note_room(Member { order: *order, receiver: key, connection: *connection });
+            if passed || !at.is_drained() {
+                to_pump.push(*channel);
+            }
+        }
     }
 
     /// Confirms the messages of a flight, unless they are settled already. If groups have the flight, only their members can confirm it.

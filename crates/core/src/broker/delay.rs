@@ -62,6 +62,9 @@ impl Broker {
         let old = entry.message.id;
         let id = self.next_id();
         let before = self.unstored.remove(old);
+        if let Some(unstored) = &before {
+            self.uncharge_write(unstored.owner, unstored.writing);
+        }
         self.failed.remove(&old);
         let pending = before.as_ref().and_then(|unstored| unstored.pending);
         let asked = before.as_ref().is_none_or(|unstored| unstored.write_state != WriteState::NotRequested);
@@ -77,6 +80,8 @@ impl Broker {
             id,
             Unstored {
                 channel: key,
+                owner: entry.owner,
+                writing: 0,
                 location: Location::Waiting,
                 write_state: WriteState::NotRequested,
                 pending,

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::channel::Channel;
 use super::counters::Metric;
 use super::deadlines::Timer;
 use super::entry::{Entry, Location, WriteState};
@@ -16,7 +17,8 @@ use crate::message::{ConnectionId, MessageId};
 
 impl Broker {
     /// Chooses the receivers of a delivery. With a limit: receivers for which `takes` returns true, up to the limit. Without a limit: as
-    /// soon as `takes` returns true for one receiver, all receivers that are not outrun; nobody waits for anybody.
+    /// soon as `takes` returns true for one receiver, all receivers that are not outrun; nobody waits for anybody. `takes` must return true only
+    /// for receivers with room.
     pub(super) fn targets(
         &self,
         key: usize,
@@ -33,9 +35,9 @@ impl Broker {
             return self.grouped_targets(key, eligible, &takes);
         }
         if limit > 0 {
-            return channel.choose(origin, limit, |key| takes(&self.receivers[key]));
+            return channel.choose_ready(origin, limit, |key| takes(&self.receivers[key]));
         }
-        if channel.choose(origin, 1, |key| takes(&self.receivers[key])).is_empty() {
+        if channel.choose_ready(origin, 1, |key| takes(&self.receivers[key])).is_empty() {
             return SmallVec::new();
         }
         channel.choose(origin, 0, |key| !self.is_outrun(key))
@@ -48,7 +50,7 @@ impl Broker {
         let members = &self.channels[key].members;
         // The sender may be a member, too, but does not get its own message, so its room does not count.
         let goes_on = |member: &Member| Some(member.connection) != sender && self.receivers[member.receiver].has_room();
-        if members.len() < 2 || !members.iter().any(goes_on) {
+        if members.len() < 2 || !members.ready_from(0).any(goes_on) {
             return false;
         }
         let outrun: SmallVec<[ConnectionId; 4]> = members
@@ -250,12 +252,12 @@ impl Broker {
     /// Delivers one backlog frame. Returns false if no message waits or no receiver takes one.
     fn deliver_backlog(&mut self, key: usize, turn: &mut Turn<'_>) -> bool {
         let now = turn.now;
-        let Some(channel) = self.channels.get(key).filter(|channel| !channel.waiting.is_empty() && !self.stopping)
-        else {
-            return false;
-        };
+        let is_waiting = |channel: &&mut Box<Channel>| !channel.waiting.is_empty() && !self.stopping;
+        let Some(channel) = self.channels.get_mut(key).filter(is_waiting) else { return false };
+        channel.prepare_choice(self.settings.bounds.members_searched, |key| self.receivers[key].has_room());
+        let channel = &self.channels[key];
         let takes = |receiver: &Receiver| receiver.takes_backlog(now) && !self.is_reserved(receiver, key, now);
-        let only = match channel.choose(None, 2, |key| takes(&self.receivers[key]))[..] {
+        let only = match channel.choose_ready(None, 2, |key| takes(&self.receivers[key]))[..] {
             [] => return false,
             [only] => Some(only.connection),
             _ => None,

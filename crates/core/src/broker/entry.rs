@@ -142,6 +142,10 @@ pub(super) enum WriteState {
 pub(super) struct Unstored {
     /// Its channel's key.
     pub channel: usize,
+    /// The user whose share of the store's queue it takes.
+    pub owner: Owner,
+    /// The bytes that it takes of the share: 0 unless the store has been asked to write it and has not answered.
+    pub writing: u32,
     /// The location of its entry.
     pub location: Location,
     /// The state of its row.

@@ -109,7 +109,7 @@ impl Broker {
         }
         let other = |key: usize| !not(self.receivers[key].connection);
         let takes = |key: usize| other(key) && takes_backlog(&self.receivers[key]);
-        let targets = channel.choose(entry.origin, limit.max(1), takes);
+        let targets = channel.choose_ready(entry.origin, limit.max(1), takes);
         if limit > 0 || targets.is_empty() {
             return targets;
         }

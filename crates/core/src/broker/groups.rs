@@ -73,8 +73,8 @@ pub(super) struct Groups {
 
 impl Groups {
     /// Starts with receivers that name no group, in order.
-    pub fn new(alone: &[Member]) -> Self {
-        Self { alone: alone.to_vec(), groups: Vec::new() }
+    pub fn new(alone: Vec<Member>) -> Self {
+        Self { alone, groups: Vec::new() }
     }
 
     /// Adds a receiver at its position.
@@ -108,11 +108,11 @@ impl Groups {
 
     /// (Tests.) Whether `members` are exactly the receivers, each once.
     #[cfg(test)]
-    pub fn is_of(&self, members: &[Member]) -> bool {
+    pub fn is_of<'a>(&self, members: impl Iterator<Item = &'a Member>) -> bool {
         let mut orders: Vec<u64> =
             self.groups.iter().flat_map(|group| &group.members).chain(&self.alone).map(|member| member.order).collect();
         orders.sort_unstable();
-        !self.groups.is_empty() && orders.iter().eq(members.iter().map(|member| &member.order))
+        !self.groups.is_empty() && orders.into_iter().eq(members.map(|member| member.order))
     }
 
     /// Returns each group's name and members.

@@ -1,12 +1,13 @@
-//! What each user holds: bytes in memory, channels, and delayed messages. If one of them is scarce, the user that holds too much is
+//! What each user holds: bytes in memory, channels, delayed messages, and bytes that wait for the store. If one of them is scarce, the user that holds too much is
 //! refused, so that other users still find room ([`crate::shares`]).
 //!
 //! ```text
-//! entry, channel, delayed publication ─► Owner ─► Holding { user, bytes, channels, delayed }
+//! entry, channel, delayed publication ─► Owner ─► Holding { user, bytes, channels, delayed, writing }
 //! ```
 //!
 //! A user is in the table only while it holds something, so the table is bounded by what it counts. An [`Owner`] is valid as long as its
-//! user holds something. Every channel and every message counts bytes, so a user without bytes holds nothing.
+//! user holds something. Every channel and every message in memory counts bytes, so a user without bytes holds at most messages that wait for the
+//! store.
 //!
 //! Never here: a decision about a message. `charge.rs` keeps the table, and `publish.rs`, `membership.rs` and `channel_table.rs` refuse.
 
@@ -37,10 +38,12 @@ pub(super) enum Kind {
     Channels,
     /// Delayed messages, and delayed publications to channels that are not kept.
     Delayed,
+    /// Bytes of messages that the store has been asked to write.
+    Writing,
 }
 
 /// The number of kinds.
-const KINDS: usize = 3;
+const KINDS: usize = 4;
 
 /// What one user holds.
 #[derive(Debug)]
@@ -132,7 +135,7 @@ impl Holdings {
         self.owned[kind as usize] += amount;
     }
 
-    /// Takes from what a user holds. Its bytes are taken last.
+    /// Takes from what a user holds. Its bytes in memory are taken after its channels and delayed messages.
     #[inline]
     pub fn take(&mut self, owner: Owner, kind: Kind, amount: usize) {
         let Some(holding) = self.holdings.get_mut(owner.0 as usize) else { return };
@@ -141,7 +144,7 @@ impl Holdings {
         self.owned[kind as usize] -= amount;
         if *held == 0 {
             self.holders[kind as usize] -= 1;
-            if kind == Kind::Bytes && owner != self.last {
+            if matches!(kind, Kind::Bytes | Kind::Writing) && owner != self.last {
                 self.remove_if_empty(owner);
             }
         }
@@ -170,7 +173,11 @@ impl Holdings {
         let (mut holders, mut owned) = ([0; KINDS], [0; KINDS]);
         for (key, Holding { user, held }) in &self.holdings {
             let owner = Owner(key as u32);
-            assert_eq!(expected.remove(&owner).unwrap_or_default(), *held, "user {user}: bytes, channels, delayed");
+            assert_eq!(
+                expected.remove(&owner).unwrap_or_default(),
+                *held,
+                "user {user}: bytes, channels, delayed, writing"
+            );
             assert!(*held != [0; KINDS] || owner == self.last, "user {user} holds nothing and is in the table");
             assert_eq!(self.keys.get(user), Some(&owner.0), "user {user}");
             std::iter::zip(&mut holders, held).for_each(|(holders, held)| *holders += usize::from(*held > 0));

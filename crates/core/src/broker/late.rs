@@ -164,7 +164,7 @@ impl Broker {
         let group = share.zip(channel.groups()).map(|((shares, share), groups)| groups.members(shares.group(share)));
         let waits =
             self.binding_of(entry, flight.channel, flight.shares.as_deref()).is_some_and(|binding| binding.waits);
-        let others = || channel.members.iter().find(joins).filter(|_| !waits);
+        let others = || channel.members.ready_from(0).find(joins).filter(|_| !waits);
         let target = group.and_then(|members| members.iter().find(joins)).or_else(others).copied();
         let (Some(target), share) = (target, share.map(|(_, share)| share)) else { return };
         let counted = flight.channel;

@@ -24,6 +24,8 @@ impl Broker {
         for id in ids {
             if let Some(unstored) = self.unstored.get_mut(*id) {
                 unstored.write_state = WriteState::Failed;
+                let (owner, bytes) = (unstored.owner, std::mem::take(&mut unstored.writing));
+                self.uncharge_write(owner, bytes);
                 self.failed.insert(*id);
             }
         }

@@ -1,5 +1,8 @@
 //! Connections: their names, subscriptions and ends.
 
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use super::counters::Metric;
@@ -58,7 +61,8 @@ impl Broker {
         }
         let key = self.receiver_key(&subscribe);
         let group = subscribe.group.as_ref();
-        self.leave_all_but(key, &subscribe.channels);
+        let named = self.places(&subscribe.channels);
+        self.leave_all_but(key, &named);
         self.regroup(key, group);
         // After the channels are left: the receiver may get messages of the connection that it replaces.
         if let Some(name) = &subscribe.receiver {
@@ -69,14 +73,17 @@ impl Broker {
         }
         let places = self.claims.get_mut(&connection).map(|(_, places)| std::mem::take(places)).unwrap_or_default();
         self.last_sender = None;
+        let subscriptions = self.receivers[key].subscriptions.iter().map(|subscription| subscription.channel);
+        // Made here, because the end of a replaced connection may have closed channels whose keys are used again.
+        let mut subscribed: HashSet<usize, RandomState> = subscriptions.collect();
         for name in &subscribe.channels {
-            if self.is_subscribed(key, name) {
-                continue;
-            }
             let channel = self.channel_keys.get(name).copied().unwrap_or_else(|| {
                 let owner = self.holdings.owner(&subscribe.user);
                 self.make_channel(name, owner)
             });
+            if !subscribed.insert(channel) {
+                continue;
+            }
             let order = match places.iter().find(|(place, _)| place == name) {
                 Some((_, order)) => *order,
                 None => self.next_order(),
@@ -122,9 +129,11 @@ impl Broker {
         subscriptions.map(|subscription| &self.channels[subscription.channel].name)
     }
 
-    fn is_subscribed(&self, receiver: usize, name: &ChannelName) -> bool {
-        let mut subscriptions = self.receivers[receiver].subscriptions.iter();
-        subscriptions.any(|subscription| self.channels[subscription.channel].name == *name)
+    /// Returns the place of each existing channel in a list of names, by the channel's key: the first place, if a name is in the list twice.
+    pub(super) fn places(&self, names: &[ChannelName]) -> HashMap<usize, usize, RandomState> {
+        // In reverse order, so that the first place is the last one that is inserted.
+        let places = names.iter().enumerate().rev();
+        places.filter_map(|(place, name)| Some((*self.channel_keys.get(name)?, place))).collect()
     }
 
     /// Sets a receiver's group on all of its channels.
@@ -160,12 +169,11 @@ impl Broker {
         })
     }
 
-    /// Leaves every channel that is not in `keep`. Unconfirmed deliveries stay in the receiver's window.
-    fn leave_all_but(&mut self, receiver: usize, keep: &[ChannelName]) {
+    /// Leaves every channel whose key is not in `keep`. Unconfirmed deliveries stay in the receiver's window.
+    fn leave_all_but(&mut self, receiver: usize, keep: &HashMap<usize, usize, RandomState>) {
         let subscriptions = std::mem::take(&mut self.receivers[receiver].subscriptions);
-        let (stay, leave): (SmallVec<[_; 1]>, SmallVec<[Subscription; 1]>) = subscriptions
-            .into_iter()
-            .partition(|subscription| keep.contains(&self.channels[subscription.channel].name));
+        let (stay, leave): (SmallVec<[_; 1]>, SmallVec<[Subscription; 1]>) =
+            subscriptions.into_iter().partition(|subscription| keep.contains_key(&subscription.channel));
         self.receivers[receiver].subscriptions = stay;
         for subscription in leave {
             self.leave(subscription);
@@ -184,8 +192,10 @@ impl Broker {
                 self.append_unrequested(id);
             }
         }
-        self.to_pump.push(subscription.channel);
         self.close_if_unused(subscription.channel);
+        if self.channels.contains(subscription.channel) {
+            self.to_pump.push(subscription.channel);
+        }
     }
 
     /// Handles the end of a connection. `listens`: the client has closed its sending side only, and gets the outstanding replies.

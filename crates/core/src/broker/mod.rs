@@ -47,6 +47,7 @@ mod journey;
 mod late;
 mod late_refusal;
 mod member;
+mod members;
 mod membership;
 mod memory;
 mod memory_use;
@@ -206,7 +207,9 @@ pub struct Broker {
     /// Bytes of entries in memory, of delayed publications and of channels.
     bytes: usize,
     memory: Memory,
-    /// The same by user.
+    /// Bytes of messages that the store has been asked to write.
+    writing: usize,
+    /// `bytes` and `writing` by user, and more.
     holdings: Holdings,
     appends: Vec<Message>,
     replacements: Vec<(Message, SmallVec<[MessageId; 1]>)>,
@@ -261,6 +264,7 @@ impl Broker {
             suspect_up_to: restored.suspect_up_to,
             bytes: 0,
             memory: Memory::default(),
+            writing: 0,
             holdings: Holdings::default(),
             appends: Vec::new(),
             replacements: Vec::new(),

@@ -4,11 +4,13 @@
 //! channel has a message in memory for it, or reads a page (for [`limits::PREFERENCE_WAIT`] at most). Two kinds of messages ignore this
 //! order: messages to all receivers, and messages that another receiver lost or gave back.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::channel::Channel;
 use super::deadlines::Timer;
-use super::receiver::{Receiver, Sharing};
+use super::member::Member;
+use super::receiver::{Receiver, Sharing, Subscription};
 use super::{Broker, Turn};
 use crate::limits;
 use crate::message::{ChannelName, ConnectionId, Order, Timestamp};
@@ -47,7 +49,8 @@ impl Broker {
             return;
         }
         let mut first = Vec::new();
-        for member in &channel.members {
+        // A receiver without room takes nothing in any case.
+        for member in channel.members.ready_from(0) {
             let receiver = &self.receivers[member.receiver];
             if receiver.sharing == Sharing::Alone || !receiver.takes_backlog(turn.now) {
                 continue;
@@ -89,23 +92,27 @@ impl Broker {
 
     /// Marks all of a receiver's channels to be pumped, in the order of its request.
     fn pump_all(&mut self, receiver: usize) {
-        let subscriptions = self.receivers[receiver].subscriptions.iter().rev();
-        self.to_pump.extend(subscriptions.map(|subscription| subscription.channel));
+        let Self { receivers, channels, to_pump, .. } = self;
+        let Receiver { connection, subscriptions, .. } = &receivers[receiver];
+        for Subscription { channel, order } in subscriptions.iter().rev() {
+            channels[*channel].members.note_room(Member { order: *order, receiver, connection: *connection });
+            to_pump.push(*channel);
+        }
     }
 
     /// Sorts a receiver's channels in the order of its request, and sets how they share its window.
     pub(super) fn sort_subscriptions(&mut self, key: usize, channels: &[ChannelName], order: Order) {
-        let Self { receivers, channels: known, .. } = self;
-        let receiver = &mut receivers[key];
+        let shares = self.receivers[key].subscriptions.len() > 1;
+        let places = if shares { self.places(channels) } else { HashMap::default() };
+        let receiver = &mut self.receivers[key];
         receiver.sharing = match order {
-            _ if receiver.subscriptions.len() < 2 => Sharing::Alone,
+            _ if !shares => Sharing::Alone,
             Order::List => Sharing::Preference,
             // The first channel begins.
             Order::Fair => Sharing::Turns(u8::MAX),
         };
         if receiver.sharing != Sharing::Alone {
-            let place = |channel: usize| channels.iter().position(|name| *name == known[channel].name);
-            receiver.subscriptions.sort_by_cached_key(|subscription| place(subscription.channel));
+            receiver.subscriptions.sort_by_cached_key(|subscription| places.get(&subscription.channel).copied());
         }
         // The window may have become larger, or a wait may have ended.
         self.pump_all(key);

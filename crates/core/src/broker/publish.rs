@@ -212,6 +212,12 @@ impl Broker {
         {
             return Err(Refusal::BrokerFull);
         }
+        let channel = &self.channels[key];
+        // A message that receivers probably take at once need not be written, if they confirm it.
+        let is_taken = delay.is_none() && channel.is_drained() && !channel.members.is_empty();
+        if !is_taken && self.refuses_write(owner, count, size) {
+            return Err(Refusal::Unavailable);
+        }
         if count == 0 {
             self.accept_empty(publish, id, turn);
             self.close_if_unused(key);
@@ -286,6 +292,8 @@ impl Broker {
                 id,
                 Unstored {
                     channel,
+                    owner,
+                    writing: 0,
                     location: Location::Waiting,
                     write_state: WriteState::NotRequested,
                     pending,
@@ -335,8 +343,9 @@ impl Broker {
         if limit == 0 && !self.stopping {
             self.end_outrun(key, publish.origin, turn);
         }
-        let channel = &self.channels[key];
-        let targets = if channel.is_drained() {
+        let targets = if self.channels[key].is_drained() {
+            let Self { channels, receivers, settings, .. } = self;
+            channels[key].prepare_choice(settings.bounds.members_searched, |key| receivers[key].has_room());
             let takes = |receiver: &Receiver| receiver.has_room() && !self.is_reserved(receiver, key, turn.now);
             self.targets(key, publish.origin, limit, takes)
         } else {

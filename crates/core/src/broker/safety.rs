@@ -12,6 +12,7 @@ impl Broker {
     /// Removes a message from the unstored ones, because it was stored, settled or refused. Does nothing for a stored message.
     pub(super) fn resolve(&mut self, id: MessageId, fate: Fate, turn: &mut Turn<'_>) -> Option<Unstored> {
         let unstored = self.unstored.remove(id)?;
+        self.uncharge_write(unstored.owner, unstored.writing);
         let is_stored = matches!(fate, Fate::Stored | Fate::StoredLate);
         if unstored.write_state == WriteState::Failed {
             self.failed.remove(&id);

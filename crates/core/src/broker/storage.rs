@@ -84,15 +84,18 @@ impl Broker {
             Location::Paged => None,
         };
         if let Some(message) = entry.map(|entry| entry.message.clone()) {
+            let (owner, payload) = (unstored.owner, message.payload.bytes.len());
             if unstored.replaces.is_empty() {
                 self.appends.push(message);
             } else {
                 self.replacements.push((message, unstored.replaces.clone()));
             }
-            if let Some(unstored) = self.unstored.get_mut(id)
-                && std::mem::replace(&mut unstored.write_state, WriteState::Writing) == WriteState::Failed
-            {
-                self.failed.remove(&id);
+            let writing = self.charge_write(owner, payload);
+            if let Some(unstored) = self.unstored.get_mut(id) {
+                unstored.writing = writing;
+                if std::mem::replace(&mut unstored.write_state, WriteState::Writing) == WriteState::Failed {
+                    self.failed.remove(&id);
+                }
             }
         }
     }

@@ -83,16 +83,10 @@ pub(super) async fn publish(
     Ok(respond(&id, result))
 }
 
-/// Checks the rate of the user, and whether the broker and its store take messages.
+/// Checks the rate of the user, and that no stop has begun.
 fn admit(hub: &Hub, user: &Arc<str>, publication: &Publication<'_>) -> std::result::Result<(), Problem> {
     if hub.stop.has_begun() {
         return Err(going_down());
-    }
-    let is_kept = hub.options().policies.of(&publication.channel).keep;
-    if is_kept && hub.backpressure.refuses(true) {
-        let detail = "too many messages wait for the store; it was not accepted, send it again later";
-        Counters::add(&hub.counters.refused, 1);
-        return Err(Problem::of(Code::Unavailable, detail).header(RETRY_AFTER, "1"));
     }
     let now = hub.now();
     if let Some(rate) = hub.access().rates.of(user, now)

@@ -26,23 +26,31 @@ thread_local! {
 
 impl Session {
     /// Writes queued frames until the socket is full; without a socket, wakes the task that takes them. Any thread may call this, but not under the core's lock.
-    pub(crate) fn flush(&self) {
-        let Some(transport) = self.transport() else { return self.queue().wake() };
+    /// Returns the number of bytes written.
+    pub(crate) fn flush(&self) -> usize {
+        let Some(transport) = self.transport() else {
+            self.queue().wake();
+            return 0;
+        };
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch { chunk, copy } = scratch;
+            let mut written = 0;
             let mut work = self.queue().begin(chunk);
             for _ in 0..limits::WRITE_ROUNDS {
                 match work {
-                    Work::Nothing => return,
+                    Work::Nothing => return written,
                     Work::Write => {
                         let wrote = self.write(transport, chunk, copy);
+                        if let WriteResult::Bytes(count) = wrote {
+                            written += count;
+                        }
                         work = self.queue().after_write(chunk, wrote);
                     }
                     Work::Finish => {
                         // An error means that the peer has gone; the reader sees that too.
                         let _ = transport.finish();
                         self.queue().after_finish();
-                        return;
+                        return written;
                     }
                 }
             }
@@ -54,7 +62,8 @@ impl Session {
                     self.queue().after_finish();
                 }
             }
-        });
+            written
+        })
     }
 
     fn write(&self, transport: &Transport, chunk: &[Bytes], copy: &mut Vec<u8>) -> WriteResult {

@@ -157,6 +157,8 @@ pub(super) struct Tally {
     pub shared: u64,
     /// Callers that were told each outcome, in the order of [`Outcome`].
     pub outcomes: [u64; 5],
+    /// Publications that were refused, because too much waited for the store.
+    pub waiting: u64,
 }
 
 /// A publication with an id: its sender waits for the answer, or has it.
@@ -206,6 +208,8 @@ pub(super) struct World {
     missing_allowed: u64,
     /// The messages of the last publication.
     sending: Vec<u64>,
+    /// The id of that publication.
+    sending_id: Option<PublicationId>,
     /// The running publication asks for room.
     asked: Option<shares::Ask>,
     /// The connection whose last subscription was refused.
@@ -296,6 +300,9 @@ impl World {
             settings.bounds.channels = 10;
             settings.memory_budget = 40 * limits::ENTRY_BYTES;
         }
+        if seed.is_multiple_of(5) {
+            settings.bounds.store_queue = 10 * limits::ENTRY_BYTES;
+        }
         let store = SimStore::default();
         let id_bound = random.chance(50).then_some(restart::FEW_IDS);
         Self {
@@ -326,6 +333,7 @@ impl World {
             tally: Tally::default(),
             missing_allowed: 0,
             sending: Vec::new(),
+            sending_id: None,
             asked: None,
             too_many_channels: None,
             hoards,

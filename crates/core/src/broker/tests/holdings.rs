@@ -126,6 +126,40 @@ fn a_user_whose_messages_are_confirmed_gets_its_share_back() {
     assert_eq!(scene.broker.holdings.users(), ["app"]);
 }
 
+/// Whether the broker has refused the publication with 05.
+fn is_unavailable(effects: &[Effect]) -> bool {
+    let refused = |effect: &Effect| {
+        matches!(effect, Effect::Reply { reply: Reply::Refused { refusal: Refusal::Unavailable, .. }, .. })
+    };
+    effects.iter().any(refused)
+}
+
+#[test]
+fn a_user_that_fills_the_stores_queue_is_refused_and_another_user_is_not() {
+    let mut scene = Scene::new();
+    scene.broker.settings.bounds.store_queue = 10 * (limits::ENTRY_BYTES + 1);
+    let send =
+        |scene: &mut Scene, user, channel: &str| is_unavailable(&scene.as_user(user).publish(100, channel, "x", None));
+    for connection in 0..9 {
+        // Many connections of one user count together.
+        let refused = scene.as_user("flood").publish(connection, "sms", "x", None);
+        assert!(!is_unavailable(&refused), "nobody is refused below 90 %");
+    }
+    assert!(send(&mut scene, "flood", "sms"));
+    assert!(!send(&mut scene, "app", "other"), "another user finds room");
+    assert!(send(&mut scene, "app", "other"), "everybody is refused at 100 %");
+    scene.handle(Event::Subscribe(modern(1, &["live"], AckMode::Automatic, None)));
+    assert!(!send(&mut scene, "flood", "live"), "a message that a receiver takes is not written yet");
+    scene.delay = Some(Duration::from_secs(1));
+    assert!(send(&mut scene, "flood", "live"), "a delayed one is");
+    scene.delay = None;
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1), MessageId(2)])));
+    assert!(!send(&mut scene, "flood", "sms"), "the store has written some");
+    let ids: Vec<_> = (3..20).map(MessageId).collect();
+    scene.handle(Event::Store(StoreEvent::StoreFailed(ids, StoreFailure::Unavailable)));
+    assert_eq!(scene.broker.writing, 0, "nothing waits for the store any more");
+}
+
 #[test]
 fn a_user_that_fills_the_memory_is_refused_and_another_user_is_not() {
     let mut scene = Scene::new();

@@ -71,6 +71,7 @@ impl World {
         (receivers, ttl, delay): (Option<u32>, Option<Duration>, Option<Duration>),
     ) {
         self.sending = numbers.to_vec();
+        self.sending_id = id.map(|id| PublicationId::new(restart::user_of(connection), id));
         if let Some(client) = self.clients.get_mut(&connection) {
             client.sent.insert(channel.to_owned());
         }
@@ -94,7 +95,7 @@ impl World {
             reply_to: caller.map_or(ReplyTo::Connection(connection), ReplyTo::Caller),
             publication: &publication,
             receivers,
-            id: id.map(|id| PublicationId::new(restart::user_of(connection), id)),
+            id: self.sending_id.clone(),
             answer,
             watch: caller.is_some(),
             ttl,

@@ -1,4 +1,4 @@
-//! Shares of channels, delayed messages and memory: who may be refused, and who not. The counts are made anew from the broker's channels and
+//! Shares of channels, delayed messages, memory and the store's queue: who may be refused, and who not. The counts are made anew from the broker's channels and
 //! messages; the rule is written here a second time, in words of the contract.
 
 use super::restart::user_of;
@@ -41,10 +41,14 @@ impl Used {
 pub(super) struct Ask {
     /// Whether it must be refused.
     must_refuse: bool,
+    /// Whether it must be refused because too much waits for the store, if it is not refused for another reason.
+    must_wait: bool,
     /// Whether at least 90 % of what it asks for are used.
     scarce: bool,
     /// The broker has refused it with 06.
     pub refused: bool,
+    /// The broker has refused it with 05.
+    pub unavailable: bool,
     /// The broker has refused it for another reason.
     pub otherwise: bool,
 }
@@ -95,14 +99,32 @@ impl World {
         bytes.count(Some(user).filter(|_| opened > 0), opened * limits::CHANNEL_BYTES);
         let must_refuse =
             no_channel || delayed.refuses(user, places, bounds.delayed) || bytes.refuses(user, size, budget);
+        let must_wait = keep && !numbers.is_empty() && self.must_wait(user, channel, numbers.len(), size, is_delayed);
         let scarce = opened > 0 && channels.is_scarce(bounds.channels)
             || places > 0 && delayed.is_scarce(bounds.delayed)
             || size > 0 && bytes.is_scarce(budget);
-        self.asked = Some(Ask { must_refuse, scarce, refused: false, otherwise: false });
+        self.asked = Some(Ask { must_refuse, must_wait, scarce, refused: false, unavailable: false, otherwise: false });
     }
 
-    /// Notes a reply that refuses a publication, perhaps the running one.
+    /// Whether a publication must be refused because of what waits for the store.
+    fn must_wait(&self, user: &str, channel: &str, messages: usize, size: usize, is_delayed: bool) -> bool {
+        let mut writing = Used::default();
+        for (_, unstored) in self.broker.unstored.iter() {
+            if unstored.writing > 0 {
+                writing.count(self.broker.holdings.user(unstored.owner), unstored.writing as usize);
+            }
+        }
+        let bound = self.settings.bounds.store_queue.min(self.settings.memory_budget / 2);
+        let channel = self.broker.channel_keys.get(&name(channel)).map(|key| &self.broker.channels[*key]);
+        let is_taken = channel.is_some_and(|channel| channel.is_drained() && !channel.members.is_empty());
+        (is_delayed || !is_taken) && writing.refuses(user, size + messages * limits::ENTRY_BYTES, bound)
+    }
+
+    /// Notes a reply that refuses a publication, perhaps the running one. (Another one may have expired meanwhile.)
     pub(super) fn note_refusal(&mut self, reply: &Reply) {
+        if !matches!(reply, Reply::Refused { id, .. } if *id == self.sending_id) {
+            return;
+        }
         if let Reply::Refused { refusal: Refusal::BacklogFull, .. } = reply {
             self.refused_as_full();
         }
@@ -113,7 +135,8 @@ impl World {
             && id.as_ref().is_none_or(is_asked)
         {
             ask.refused |= *refusal == Refusal::BrokerFull;
-            ask.otherwise |= *refusal != Refusal::BrokerFull;
+            ask.unavailable |= *refusal == Refusal::Unavailable;
+            ask.otherwise |= !matches!(refusal, Refusal::BrokerFull | Refusal::Unavailable);
             for number in &self.sending {
                 self.model.messages.get_mut(number).expect("a message that was sent").refused = true;
             }
@@ -123,10 +146,17 @@ impl World {
     /// Called after the publication.
     pub(super) fn check_ask(&mut self) {
         let Some(ask) = self.asked.take() else { return };
-        let refused = ask.refused || ask.otherwise;
+        let refused = ask.refused || ask.unavailable || ask.otherwise;
         assert!(!ask.refused || ask.must_refuse, "{:?} was refused, and there is room: {ask:?}", self.sending);
         assert!(refused || !ask.must_refuse, "{:?} was accepted although its sender holds too much", self.sending);
+        assert!(!ask.unavailable || ask.must_wait, "{:?} was refused, and the store has room: {ask:?}", self.sending);
+        assert!(
+            refused || !ask.must_wait,
+            "{:?} was accepted although its sender fills the store's queue",
+            self.sending
+        );
         self.tally.refused += u64::from(ask.refused);
+        self.tally.waiting += u64::from(ask.unavailable);
         self.tally.shared += u64::from(ask.scarce && !refused);
     }
 
@@ -165,7 +195,8 @@ impl World {
 
     /// Nobody is refused any more.
     pub(super) fn lift_bounds(&mut self) {
-        self.settings.bounds = Bounds { channels: 1_000, delayed: 1_000, ..self.settings.bounds };
+        self.settings.bounds =
+            Bounds { channels: 1_000, delayed: 1_000, store_queue: limits::STORE_QUEUE, ..self.settings.bounds };
         self.settings.memory_budget = limits::MEMORY_BUDGET;
         self.broker.reconfigure(self.settings.clone());
         self.handle(Event::Tick);

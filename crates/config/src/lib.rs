@@ -12,15 +12,16 @@
 //! This crate must never ignore a value silently, show a secret in an error message, or open files other than the configuration and
 //! the password file of the database.
 
+mod access;
 mod build;
 mod error;
 mod file;
-mod glob;
 pub mod import;
 mod keys;
 pub mod limits;
 mod model;
 mod raw;
+mod section;
 mod url;
 mod values;
 mod warnings;
@@ -31,7 +32,9 @@ use std::path::Path;
 
 pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
-pub use model::{Auth, Config, Flags, Listener, Log, Permission, Rate, Server, Store, read_password_file};
+pub use model::{
+    Auth, Config, Flags, KeyText, Listener, Log, Permission, Rate, Server, Store, TokenKey, Who, read_password_file,
+};
 pub use url::{DatabaseServer, StoreUrl};
 pub use values::parse_duration;
 pub use warnings::warnings;

@@ -4,12 +4,13 @@
 //! ```text
 //! events + the time ─► broker ─► effects
 //!                        ▲
-//!        message, network, policy, limits (types that every crate uses)
+//!        message, network, policy, glob, limits (types that every crate uses)
 //! ```
 //!
 //! Never here: I/O, a clock, a thread, an async runtime, or another crate of this workspace.
 
 pub mod broker;
+pub mod glob;
 pub mod limits;
 pub mod message;
 pub mod network;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tracing::warn;
 
 use crate::limits;
+use wsmb_auth::BadToken;
 use wsmb_core::network;
 
 /// Why a login failed.
@@ -23,7 +24,11 @@ pub(super) enum Reason {
     UnknownUser,
     /// The password is wrong.
     WrongPassword,
-    /// Too many logins have failed before; this one was not checked.
+    /// The token is refused.
+    Token(BadToken),
+    /// There is no such ticket, it was used, or it has expired.
+    Ticket,
+    /// Too many logins have failed before; a password was not checked.
     TooMany,
 }
 
@@ -35,6 +40,10 @@ impl fmt::Display for Reason {
             Self::Malformed => "malformed credentials",
             Self::UnknownUser => "unknown user",
             Self::WrongPassword => "wrong password",
+            // Not a guess: the documented filter ignores it.
+            Self::Token(BadToken::Expired) => "expired token",
+            Self::Token(_) => "invalid token",
+            Self::Ticket => "invalid ticket",
             Self::TooMany => "too many failures",
         })
     }

@@ -196,3 +196,6 @@ pub const STORE_FREE: u32 = 64 << 10;
 
 /// How long a connection waits whose messages wait for the store. Then its publications are refused with 05, so that the sender learns of it.
 pub const STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// How often sessions with tokens are checked: a token is accepted for a minute after its expiry, so a second more changes nothing.
+pub(crate) const EXPIRY_LOOK: Duration = Duration::from_secs(1);

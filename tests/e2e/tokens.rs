@@ -277,3 +277,30 @@ fn no_token_and_no_ticket_is_in_the_log() {
         assert!(!log.contains(secret), "{secret} is in the log:\n{log}");
     }
 }
+
+/// Returns the first block of this language in `docs/tokens.md`.
+#[track_caller]
+fn example(language: &str) -> String {
+    let page = include_str!("../../docs/tokens.md");
+    let (_, rest) = page.split_once(&format!("```{language}\n")).expect(language);
+    rest.split_once("```").expect("an end").0.to_owned()
+}
+
+#[test]
+fn the_php_example_and_the_configuration_of_the_page_about_tokens_fit_together() {
+    let broker = Setup::default().file("app.secret", SECRET).store(&example("toml")).start();
+    let output = std::process::Command::new("php")
+        .args(["-d", "display_errors=stderr", "-d", "error_reporting=-1", "-r", &example("php")])
+        .current_dir(broker.dir())
+        .output()
+        .expect("php; `cargo xtask test` installs it");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let token = String::from_utf8(output.stdout).expect("text");
+    let mut client = Client::envelope_with(&broker, &bearer("/", &token).modern());
+    client.subscribe("user/42/x");
+    assert_eq!(client.request("user/42/x", &json!(1), &json!({"id": "1"}))["response_code"], "03");
+    // A user without a [[permission]] for channels may use none.
+    assert_eq!(Client::envelope(&broker).request("sms", &json!(1), &json!({"id": "1"}))["response_code"], "03");
+    let mut without_channels = Client::envelope_with(&broker, &bearer("/", &alice(&json!({}))).modern());
+    assert_eq!(without_channels.request("sms", &json!(1), &json!({"id": "1"}))["response_code"], "03");
+}

@@ -12,6 +12,7 @@ use super::hub::Hub;
 use super::request::Request;
 use super::session::{Closing, Profile, Session};
 use crate::limits;
+use wsmb_core::broker::Broker;
 
 impl Hub {
     /// Ends the sessions of users in `revoked`, and those that use a withdrawn right. A second round, [`limits::ENFORCE_AGAIN`] later, covers sessions that
@@ -40,24 +41,24 @@ impl Hub {
             Identity::Token(_) => !access.is_still_accepted(identity, &users),
             Identity::User(user) => revoked.contains(user) || (user.is_empty() && !access.anonymous),
         };
-        let lost: Vec<_> = self.with_broker(|broker| {
-            let lost = |session: &Arc<Session>| {
-                let Profile { identity, topic, .. } = &session.profile;
-                if has_lost_login(identity) {
-                    return Some("credentials withdrawn");
-                }
-                let is_withdrawn = broker.channels_of(session.id).any(|channel| !access.may_receive(identity, channel));
-                let is_idle = topic.as_ref().is_some_and(|channel| {
+        let (mut lost, kept): (Vec<_>, Vec<_>) = some
+            .iter()
+            .filter(|session| !session.is_forgotten())
+            .map(|session| (session, has_lost_login(&session.profile.identity)))
+            .partition(|(_, has_lost)| *has_lost);
+        let has_lost_right = |session: &Session, broker: &Broker| {
+            let Profile { identity, topic, .. } = &session.profile;
+            let is_withdrawn = broker.channels_of(session.id).any(|channel| !access.may_receive(identity, channel));
+            is_withdrawn
+                || topic.as_ref().is_some_and(|channel| {
                     !access.may_send(identity, channel) && !access.may_receive(identity, channel)
-                });
-                (is_withdrawn || is_idle).then_some("right withdrawn")
-            };
-            some.iter()
-                .filter(|session| !session.is_forgotten())
-                .filter_map(|session| lost(session).map(|reason| (session, reason)))
-                .collect()
-        });
-        for (session, reason) in &lost {
+                })
+        };
+        lost.extend(self.with_broker(|broker| {
+            kept.into_iter().filter(|(session, _)| has_lost_right(session, broker)).collect::<Vec<_>>()
+        }));
+        for (session, has_lost_login) in &lost {
+            let reason = if *has_lost_login { "credentials withdrawn" } else { "right withdrawn" };
             // Queued frames are dropped: the user may not receive them any more.
             let closing = Closing { code: 1008, reason, invited: false, flush: false };
             self.apply(session, Request::End(closing));

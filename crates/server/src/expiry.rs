@@ -50,11 +50,16 @@ impl Hub {
         let now = self.wall_now().0 / 1_000;
         let (expired, changed) = self.expiries.take(now);
         let closing = Closing { code: 4001, reason: "token expired", invited: false, flush: true };
+        let mut ended = 0;
         for session in self.find(&expired) {
-            self.apply(&session, Request::End(closing));
+            // A newer token may have come since.
+            if session.profile.identity.token().is_some_and(|token| token.grant().has_expired(now)) {
+                self.apply(&session, Request::End(closing));
+                ended += 1;
+            }
         }
-        if !expired.is_empty() {
-            info!(connections = expired.len(), "ended connections whose token has expired");
+        if ended > 0 {
+            info!(connections = ended, "ended connections whose token has expired");
         }
         self.enforce_on(&self.find(&changed), &HashSet::new());
     }

@@ -176,6 +176,23 @@ fn a_connection_ends_when_its_token_expires_unless_it_is_refreshed() {
     refreshed.sync();
     with_password.sync();
     assert_eq!(refusal(&broker, &bearer("/", &token)).0, 401);
+    broker.wait_for_log("reason=\"unacceptable token\"");
+}
+
+#[test]
+fn the_first_frame_of_a_legacy_connection_may_be_a_refresh() {
+    let broker = setup().start();
+    let mut raw = Raw::upgrade(&broker, &bearer("/", &alice(&json!({}))));
+    raw.send_text(&json!({"command": "refresh", "token": alice(&json!({})), "id": "1"}).to_string());
+    assert!(raw.next_data().text().starts_with(r#"{"command":"connect","response_code":"00""#));
+    assert!(raw.next_data().text().starts_with(r#"{"command":"refresh","response_code":"00""#));
+    let mut raw = Raw::upgrade(&broker, &bearer("/", &alice(&json!({}))));
+    raw.send_text(r#"{"command":"refresh","token":"a.b.c"}"#);
+    let answer = raw.next_data();
+    assert!(
+        answer.text().starts_with(r#"{"command":"connect","response_code":"01","response_text":"Rejected: "#),
+        "{answer:?}"
+    );
 }
 
 #[test]

@@ -45,6 +45,33 @@ pub enum BadToken {
     AskerChanged,
 }
 
+impl BadToken {
+    /// Whether the signature was right, so that the token is no guess: a page may wake up with an old token.
+    #[must_use]
+    pub fn is_signed(self) -> bool {
+        match self {
+            Self::TooLong
+            | Self::NotAToken
+            | Self::Duplicate
+            | Self::Header(_)
+            | Self::Critical
+            | Self::UnknownKey
+            | Self::NoKeyId
+            | Self::Algorithm
+            | Self::Signature => false,
+            Self::NoExpiry
+            | Self::Expired
+            | Self::NotYetValid
+            | Self::FromTheFuture
+            | Self::Audience
+            | Self::Issuer
+            | Self::Claim(_)
+            | Self::UnknownClaim
+            | Self::AskerChanged => true,
+        }
+    }
+}
+
 impl fmt::Display for BadToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let skew = limits::TOKEN_SKEW.as_secs();

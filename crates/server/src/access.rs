@@ -229,10 +229,11 @@ impl Access {
         }
     }
 
-    /// Counts a wrong token or ticket, as a wrong password is counted. It is checked even after many failures: nobody can guess one, and a check costs less than
-    /// the request. So failures of others behind the same address never keep out a client with a right token.
+    /// Refuses a token or a ticket, and counts a guess as a wrong password is counted. It was checked even after many failures: nobody can guess one, and a check
+    /// costs less than the request. So failures of others behind the same address never keep out a client with a right token.
     fn refuse(&self, reason: Reason, from: IpAddr) -> Login {
-        let is_slowed = self.logins.verifier.count_failure(from);
+        let is_guess = !matches!(reason, Reason::Token(bad) if bad.is_signed());
+        let is_slowed = is_guess && self.logins.verifier.count_failure(from);
         if is_slowed { Login::Slowed(String::new()) } else { Login::Rejected(String::new(), reason) }
     }
 

@@ -30,8 +30,10 @@ impl Hub {
         });
         if let Err(BadRefresh::Token(bad)) = renewed {
             let from = session.profile.peer.ip();
-            // The client is answered in any case; the count slows further logins from its address.
-            access.logins.verifier.count_failure(from);
+            if !bad.is_signed() {
+                // The client is answered in any case; the count slows further logins from its address.
+                access.logins.verifier.count_failure(from);
+            }
             self.failed_logins.log(from, identity.user(), Reason::Token(bad));
         }
         renewed

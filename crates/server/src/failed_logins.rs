@@ -32,6 +32,17 @@ pub(super) enum Reason {
     TooMany,
 }
 
+impl Reason {
+    /// The cause of a refused token or ticket, for the client. `None`: the client learns nothing about a wrong password.
+    pub(super) fn sentence(self) -> Option<String> {
+        match self {
+            Self::Token(bad) => Some(bad.to_string()),
+            Self::Ticket => Some("the ticket is wrong, was used already, or has expired".to_owned()),
+            _ => None,
+        }
+    }
+}
+
 /// The documented filter contains these words.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +52,7 @@ impl fmt::Display for Reason {
             Self::UnknownUser => "unknown user",
             Self::WrongPassword => "wrong password",
             // Not a guess: the documented filter ignores it.
-            Self::Token(BadToken::Expired) => "expired token",
+            Self::Token(bad) if bad.is_signed() => "unacceptable token",
             Self::Token(_) => "invalid token",
             Self::Ticket => "invalid ticket",
             Self::TooMany => "too many failures",

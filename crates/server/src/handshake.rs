@@ -356,12 +356,10 @@ fn going_down() -> Vec<u8> {
 fn unauthorized(hub: &Hub, reason: Option<Reason>) -> Vec<u8> {
     const BASIC: (&str, &str) = ("WWW-Authenticate", "Basic realm=\"wsmb\"");
     const BEARER: (&str, &str) = ("WWW-Authenticate", "Bearer error=\"invalid_token\"");
-    let (headers, sentence): (&[_], _) = match reason {
-        Some(Reason::Token(bad)) => (&[BASIC, BEARER], bad.to_string()),
-        Some(Reason::Ticket) => (&[BASIC, BEARER], "the ticket is wrong, was used already, or has expired".to_owned()),
-        _ => (&[BASIC], String::new()),
-    };
-    handshake::response(401, headers, JSON, &envelope::connect_reply(hub.wall_now(), Code::Rejected, &sentence))
+    let sentence = reason.and_then(Reason::sentence);
+    let headers = if sentence.is_some() { &[BASIC, BEARER][..] } else { &[BASIC] };
+    let body = envelope::connect_reply(hub.wall_now(), Code::Rejected, sentence.as_deref().unwrap_or_default());
+    handshake::response(401, headers, JSON, &body)
 }
 
 fn busy() -> Vec<u8> {

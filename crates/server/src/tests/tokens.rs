@@ -167,6 +167,12 @@ async fn failures_of_tokens_are_slowed_and_a_right_token_from_the_same_address_i
     let token = wsmb_auth::token::sign("app", far.as_object().expect("claims"), &signing).expect("a token");
     let wrong = format!("{}AAAA", &token[..token.len() - 4]);
     let free = wsmb_auth::limits::ADDRESS_FREE_FAILURES;
+    let old = serde_json::json!({ "sub": "alice", "exp": 1 });
+    let old = wsmb_auth::token::sign("app", old.as_object().expect("claims"), &signing).expect("a token");
+    for _ in 0..=free {
+        let answer = connect_with(&server, "/", Some(&old)).await.expect_err("expired");
+        assert!(answer.contains("the token has expired"), "an expired token is no guess: {answer}");
+    }
     for number in 0..free + 2 {
         let answer = connect_with(&server, "/", Some(&wrong)).await.expect_err("a wrong signature");
         let wanted = if number < free { "the token's signature is wrong" } else { "too many logins from this address" };

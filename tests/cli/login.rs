@@ -18,6 +18,13 @@ fn logins(directory: &Path) -> PathBuf {
 }
 
 #[test]
+fn the_user_of_the_first_start_is_an_administrator() {
+    let mut broker = Broker::start_with(&["--set", "log.level=debug"]);
+    run(&mut broker.client(&["ping"])).with(0);
+    broker.running.stderr.wait_for("user=wsmb is_admin=true");
+}
+
+#[test]
 fn the_first_messages_need_no_password() {
     let mut broker = Broker::start();
     let greeting = broker.running.stdout.seen.join("\n");

@@ -20,3 +20,5 @@ mod requeue;
 mod send;
 mod serve;
 mod terminal;
+#[cfg(feature = "signatures")] // Keys of ES256 and EdDSA.
+mod token;

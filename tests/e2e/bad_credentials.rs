@@ -11,7 +11,7 @@ use crate::raw::{Head, Raw, basic};
 
 /// Sends bytes and returns the response: status, head, body. The broker ends the connection after the response.
 #[track_caller]
-fn response(broker: &Broker, request: &[u8]) -> (u16, String, String) {
+pub fn response(broker: &Broker, request: &[u8]) -> (u16, String, String) {
     let mut raw = Raw::connect(broker);
     // The broker may answer and end before it has read all of a large request.
     let _ = raw.try_send(request);
@@ -36,7 +36,7 @@ fn bad_credentials_are_401_with_the_rejected_connect_reply() {
         ("base64 of no length", Some("Basic YXBwO".into())),
         ("no colon in it", Some("Basic YXBw".into())),
         ("not UTF-8", Some("Basic //46/w==".into())),
-        ("another scheme", Some(good.replace("Basic", "Bearer"))),
+        ("another scheme", Some(good.replace("Basic", "Digest"))),
         ("a wrong password", Some(basic(USER, "wrong"))),
         ("an empty password", Some(basic(USER, ""))),
         ("an unknown user", Some(basic("nobody", PASSWORD))),

@@ -3,6 +3,7 @@
 mod hostile;
 mod publish;
 mod receive;
+mod tokens;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

@@ -28,7 +28,7 @@ fn as_colon(target: &str) -> Head {
 
 /// Waits for the end of a connection. Returns the code of the close frame, if there is one. Pings are not answered.
 #[track_caller]
-fn end(raw: &mut Raw, deadline: Instant) -> Option<u16> {
+pub fn end(raw: &mut Raw, deadline: Instant) -> Option<u16> {
     let mut code = None;
     loop {
         match raw.next_by(deadline) {

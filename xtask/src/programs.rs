@@ -37,6 +37,8 @@ const BENCH: &str = "cargo xtask bench";
 const PROXIES: &str = "tests/proxies, private reverse proxies";
 const SERVERS: &str = "tests/servers, private database servers";
 
+const TOKENS: &str = "tests/cli/token.rs, PyJWT";
+
 const VERSION: &[&str] = &["--version"];
 const MARIADB: &[&str] = &["--no-defaults", "--version"];
 
@@ -51,6 +53,8 @@ pub const PEERS: [Program; 2] = [
 const PROGRAMS: &[Program] = &[
     program("php", None, VERSION, "php-cli", "tests/e2e/php.rs, scripts on plain sockets"),
     program("python3", None, VERSION, "python3-minimal", "tests/e2e/failed_logins.rs, the expression for fail2ban"),
+    program("/usr/bin/python3", None, &["-c", "import jwt"], "python3-jwt", TOKENS),
+    program("/usr/bin/python3", None, &["-c", "import cryptography"], "python3-cryptography", TOKENS),
     program("faketime", None, VERSION, "faketime", "tests/e2e/clock.rs, wrong clocks"),
     program("valgrind", None, VERSION, "valgrind", "cargo xtask gate, which counts instructions"),
     program("nginx", Some("/usr/sbin/nginx"), &["-v"], "nginx-light", PROXIES),

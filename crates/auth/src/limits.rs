@@ -73,3 +73,27 @@ pub const HTPASSWD_STABLE: Duration = Duration::from_millis(500);
 
 /// Users whose rates are remembered before the unused ones are forgotten: some 200 bytes each, 3 MiB. Only users who have logged in count.
 pub const RATED_USERS: usize = 16_384;
+
+/// The longest token, in bytes: claims with a hundred patterns. Cheap to refuse, and it fits into a request head and into a subprotocol.
+pub const TOKEN_BYTES: usize = 4_096;
+
+/// The most patterns in a claim of a token. A message of the client is compared with all of them.
+pub const TOKEN_PATTERNS: usize = 128;
+
+/// The accepted difference between the clocks of the broker and of the application that signs tokens.
+pub const TOKEN_SKEW: Duration = Duration::from_secs(60);
+
+/// The fewest bytes in a secret of HS256: as many as the hash has (RFC 7518 section 3.2). A shorter one could be guessed from one token.
+pub const HS256_SECRET_BYTES: usize = 32;
+
+/// How long a token of the broker is valid if its asker names no time.
+pub const TOKEN_TTL: Duration = Duration::from_secs(15 * 60);
+
+/// The longest time for which a token of the broker is valid: a day, because a stolen token cannot be revoked alone.
+pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(24 * 3_600);
+
+/// How long a ticket is valid: a page that has asked for it connects at once.
+pub const TICKET_TIME: Duration = Duration::from_secs(30);
+
+/// The tickets that are neither used nor expired, some 300 bytes each: 5 MiB. Users share them; near the bound a user with more than an equal share is refused.
+pub const TICKETS: usize = 16_384;

@@ -276,6 +276,13 @@ impl LoginQueue {
         duplicates
     }
 
+    /// Counts the failure of a login that needed no verification. Returns whether its address had used its free failures before.
+    pub(super) fn count_failure(&mut self, login: &Login, now: Duration) -> bool {
+        let was_slowed = self.throttle.is_slowed(login.address, now);
+        self.throttle.failed(login.pair, login.address, now);
+        was_slowed
+    }
+
     /// Records the success of a login whose credential was cached: the failures of its user from its address are forgotten.
     pub(super) fn succeeded(&mut self, login: &Login, now: Duration) {
         self.throttle.succeeded(login.pair);

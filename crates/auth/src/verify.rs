@@ -96,6 +96,12 @@ impl Verifier {
         self.shared.users()
     }
 
+    /// Counts a wrong token or ticket from this address, as a wrong password is counted. Returns whether the address had used its free failures before.
+    pub fn count_failure(&self, from: IpAddr) -> bool {
+        let login = self.shared.login("", from, None);
+        self.shared.logins().queue.count_failure(&login, self.shared.now())
+    }
+
     /// Verifies the `password` of `user`. Takes at most some 16 s plus the verifications in front. The future may be dropped at any time; a
     /// verification that has begun still counts. Failures are counted for the address `from`.
     ///

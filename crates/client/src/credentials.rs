@@ -1,4 +1,4 @@
-//! A user and a password, and their HTTP header (Basic authentication, RFC 7617). `Debug` never shows the password.
+//! A user and a password (Basic authentication, RFC 7617), or a token (RFC 6750), and their HTTP header. `Debug` never shows a password or a token.
 
 use std::fmt;
 
@@ -31,5 +31,31 @@ impl Credentials {
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// A token, which the broker takes for the user that the token names.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Makes a token of its text. `None` if the text cannot be sent in a header: it is empty, or has blanks or other characters than ASCII.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let is_good = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_good.then(|| Self(text.to_owned()))
+    }
+
+    /// Returns the value of the `Authorization` header.
+    #[must_use]
+    pub fn header(&self) -> String {
+        format!("Bearer {}", self.0)
+    }
+}
+
+/// Hides the token.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
     }
 }

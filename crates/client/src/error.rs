@@ -105,6 +105,11 @@ impl fmt::Display for Error {
                 f,
                 "the broker at {address} refused the user {user} or the password (401): store the right ones with `wsmb login`, or set --user and WSMB_PASSWORD"
             ),
+            Self::Refused { reply: BadReply::Refused { status: 401, body, .. }, user: None, address }
+                if let Some(cause) = rejection(body) =>
+            {
+                write!(f, "the broker at {address} refused the token (401): {cause}")
+            }
             Self::Refused { reply: BadReply::Refused { status: 401, .. }, user: None, address } => write!(
                 f,
                 "the broker at {address} requires a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD"
@@ -140,6 +145,12 @@ impl std::error::Error for Error {
             _ => None,
         }
     }
+}
+
+/// Returns the sentence with which the broker has refused a token, from the body of its answer.
+fn rejection(body: &str) -> Option<String> {
+    let reply: serde_json::Value = serde_json::from_str(body).ok()?;
+    reply["response_text"].as_str()?.strip_prefix("Rejected: ").map(str::to_owned)
 }
 
 /// Returns the text of a system error in lower case and without its number: "connection refused", not "Connection refused (os error 111)".

@@ -45,7 +45,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 pub use self::backoff::Backoff;
-pub use self::credentials::Credentials;
+pub use self::credentials::{Credentials, Token};
 pub use self::error::Error;
 use self::random::MaskPool;
 pub use self::random::new_key;
@@ -59,6 +59,8 @@ use wsmb_protocol::handshake;
 pub struct Options {
     /// User and password; `None`: the user and the password in the address, if it has any.
     pub credentials: Option<Credentials>,
+    /// A token, instead of user and password.
+    pub token: Option<Token>,
     /// The timeout from the first packet to the end of the handshake.
     pub connect_timeout: Duration,
     /// The client pings after this time without a frame. After twice this time the connection counts as lost. `None`: no pings and no timeout.
@@ -71,6 +73,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             credentials: None,
+            token: None,
             connect_timeout: limits::CLIENT_CONNECT,
             keepalive: Some(limits::CLIENT_KEEPALIVE),
             max_message: limits::CLIENT_MESSAGE,
@@ -143,8 +146,8 @@ impl Client {
         // Each write contains all queued frames already. Nagle's algorithm would only add latency.
         stream.set_nodelay(true).map_err(|error| lost(Some(error)))?;
         let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
-        let credentials = options.credentials.as_ref().or(named.as_ref());
-        let authorization = credentials.map(Credentials::header);
+        let credentials = options.credentials.as_ref().or(named.as_ref()).filter(|_| options.token.is_none());
+        let authorization = options.token.as_ref().map(Token::header).or(credentials.map(Credentials::header));
         let key = new_key()?;
         let offered = Some(handshake::SUBPROTOCOL);
         let request = handshake::client_request(&address, url.target(), &key, offered, authorization.as_deref());

@@ -195,6 +195,29 @@ async fn the_error_for_a_refused_password_names_the_user_and_not_the_password() 
 }
 
 #[tokio::test]
+async fn a_token_is_sent_instead_of_a_password_and_its_refusal_says_why() {
+    let (listener, url) = listen().await;
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let request = read_request(&mut stream).await;
+        let body =
+            r#"{"command":"connect","response_code":"01","response_text":"Rejected: the token has expired (\"exp\")"}"#;
+        let length = body.len();
+        let reply = format!("HTTP/1.1 401 Unauthorized\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        stream.write_all(reply.as_bytes()).await.unwrap();
+        request
+    };
+    let credentials = Some(Credentials::new("app", "secret"));
+    let options = Options { credentials, token: Token::new("a.b.c"), ..Options::default() };
+    let (client, request) = tokio::join!(Client::connect(&url, &options), serve);
+    assert!(request.contains("\r\nAuthorization: Bearer a.b.c\r\n") && !request.contains("Basic"), "{request}");
+    let said = client.unwrap_err().to_string();
+    assert!(said.ends_with(" refused the token (401): the token has expired (\"exp\")"), "{said}");
+    assert!(!format!("{options:?}").contains("a.b.c"));
+    assert!([Token::new(""), Token::new("a b"), Token::new("a\r\nX: y")].iter().all(Option::is_none));
+}
+
+#[tokio::test]
 async fn the_error_for_another_server_suggests_a_wrong_port() {
     for (answer, expected) in [("SSH-2.0-OpenSSH\r\n\r\n", "is this the broker's port?"), ("", "ended the connection")]
     {

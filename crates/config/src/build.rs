@@ -1,14 +1,16 @@
 //! The second stage: converts the values to their types, and checks their limits and combinations.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use wildmatch::WildMatch;
 
+use super::access;
 use super::error::{Problem, Source};
-use super::model::{Auth, Config, Listener, Log, Permission, Rate, Server, Store};
+use super::model::{Auth, Config, Listener, Log, Server, Store};
 use super::raw::{Entry, Setting, Settings, Value};
+use super::section::SectionReader;
 use super::url::StoreUrl;
 use super::values;
 use crate::limits;
@@ -47,6 +49,9 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             users: vec![],
             admins: vec![],
             anonymous: false,
+            groups: BTreeMap::new(),
+            keys: vec![],
+            token_key: Some(data_dir.join("token.key")),
             permissions: vec![],
             rates: vec![],
         },
@@ -72,12 +77,12 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
 
 /// Overrides `defaults` with `settings`. Invalid values are reported in `problems`, and the default stays.
 pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Problem>) -> Config {
-    let Settings { scalars, listeners, channels, permissions, rates, columns } = settings;
+    let Settings { scalars, listeners, channels, keys, groups, permissions, rates, columns } = settings;
     let mut config = defaults;
     let mut reader = SectionReader { settings: &scalars, problems };
     server(&mut reader, &mut config.server);
     let default = reader.policy("channel_defaults", &ChannelPolicy::default());
-    reader.auth(&mut config.auth);
+    access::auth(&mut reader, &mut config.auth);
     reader.store(&mut config.store);
     reader.set("log.level", &mut config.log.level, level);
     if !listeners.is_empty() && !scalars.contains_key("server.listen") {
@@ -86,54 +91,16 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
     }
     config.server.listeners = listeners.iter().filter_map(|entry| listener(entry, problems)).collect();
     config.policies = policies(default, &channels, problems);
-    config.auth.permissions = permissions.iter().filter_map(|entry| permission(entry, problems)).collect();
-    config.auth.rates = rates.iter().filter_map(|entry| rate(entry, problems)).collect();
+    config.auth.groups = access::groups(&groups, problems);
+    config.auth.keys = access::keys(&keys, problems);
+    let permission = |entry| access::permission(entry, &config.auth.groups, problems);
+    config.auth.permissions = permissions.iter().filter_map(permission).collect();
+    config.auth.rates = rates.iter().filter_map(|entry| access::rate(entry, problems)).collect();
     config.store.columns = store_columns(&columns, problems);
     config
 }
 
-/// The values of one section or of all sections, and the list of problems.
-struct SectionReader<'a> {
-    settings: &'a BTreeMap<&'static str, Setting>,
-    problems: &'a mut Vec<Problem>,
-}
-
 impl SectionReader<'_> {
-    /// Returns the value of `key`. `None` if it is not set or invalid; then the problem is recorded.
-    fn get<T>(&mut self, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
-        let setting = self.settings.get(key)?;
-        read(&setting.value).map_err(|text| self.problems.push(Problem::of_key(&setting.source, key, text))).ok()
-    }
-
-    fn set<T>(&mut self, key: &str, target: &mut T, read: impl FnOnce(&Value) -> Result<T, String>) {
-        if let Some(value) = self.get(key, read) {
-            *target = value;
-        }
-    }
-
-    fn set_number(&mut self, key: &str, target: &mut usize, min: u64, max: u64) {
-        // invariant: no limit in this file is above u32::MAX, so the number fits in any usize.
-        self.set(key, target, |value| {
-            values::integer(value, &(min..=max)).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
-        });
-    }
-
-    fn set_size(&mut self, key: &str, target: &mut usize, min: u64, max: u64) {
-        // invariant: no limit in this file is above u32::MAX, so the size fits in any usize.
-        self.set(key, target, |value| {
-            values::size(value, &(min..=max)).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
-        });
-    }
-
-    /// Whether the value comes from the configuration file.
-    fn is_in_file(&self, key: &str) -> bool {
-        self.settings.get(key).is_some_and(|setting| matches!(setting.source, Source::File(..)))
-    }
-
-    fn set_duration(&mut self, key: &str, target: &mut Duration, min: Duration, max: Duration) {
-        self.set(key, target, |value| values::duration(value, &(min..=max)));
-    }
-
     /// Returns the policy of `section`. Keys that are not set keep the value of `base`.
     fn policy(&mut self, section: &str, base: &ChannelPolicy) -> ChannelPolicy {
         let mut policy = base.clone();
@@ -155,31 +122,13 @@ impl SectionReader<'_> {
         policy
     }
 
-    fn auth(&mut self, auth: &mut Auth) {
-        let default = auth.htpasswd.clone();
-        self.set("auth.htpasswd", &mut auth.htpasswd, |value| {
-            let list = values::list(value)?;
-            if list.iter().any(String::is_empty) {
-                return Err("has an empty file name".to_owned());
-            }
-            Ok(list.into_iter().map(PathBuf::from).collect())
-        });
-        self.set("auth.users", &mut auth.users, values::list);
-        self.set("auth.admins", &mut auth.admins, values::list);
-        self.set("auth.anonymous", &mut auth.anonymous, values::boolean);
-        // With other ways to log in, the default file is optional, and its absence is not reported at every start.
-        if auth.htpasswd == default && (auth.anonymous || !auth.users.is_empty()) {
-            auth.htpasswd.retain(|file| file.exists());
-        }
-    }
-
     fn store(&mut self, store: &mut Store) {
         self.set("store.url", &mut store.url, |value| StoreUrl::parse(&values::text(value)?));
-        self.set("store.password", &mut store.password, |value| values::text(value).map(some_text));
-        self.set("store.password_file", &mut store.password_file, path);
+        self.set("store.password", &mut store.password, |value| values::text(value).map(values::some_text));
+        self.set("store.password_file", &mut store.password_file, values::path);
         store.has_secret_in_file = self.is_in_file("store.password") && store.password.is_some()
             || self.is_in_file("store.url") && store.url.has_password();
-        self.set("store.journal", &mut store.journal, path);
+        self.set("store.journal", &mut store.journal, values::path);
         self.set("store.journal_max", &mut store.journal_max, |value| {
             values::size(value, &(limits::JOURNAL_BYTES_MIN..=limits::JOURNAL_BYTES_MAX))
         });
@@ -190,7 +139,7 @@ impl SectionReader<'_> {
             let bytes = values::size(value, &(limits::STORE_BYTES_MIN..=limits::STORE_BYTES_MAX));
             bytes.map(Some).map_err(|problem| problem.replace("must be from", "must be \"0\", or from"))
         });
-        self.set("store.ids", &mut store.ids, path);
+        self.set("store.ids", &mut store.ids, values::path);
         self.set("store.prefix", &mut store.prefix, |value| {
             let text = values::text(value)?;
             if values::is_identifier(&text, 32) {
@@ -283,19 +232,6 @@ fn dead_letter(value: &Value) -> Result<Option<ChannelName>, String> {
     ChannelName::parse(&text).map(Some).map_err(|bad| format!("is not a valid channel name: {bad}"))
 }
 
-/// Converts an empty text to `None`.
-fn some_text(text: String) -> Option<String> {
-    Some(text).filter(|text| !text.is_empty())
-}
-
-fn path(value: &Value) -> Result<Option<PathBuf>, String> {
-    let text = values::text(value)?;
-    if text.contains('\0') {
-        return Err("contains a NUL character, which no path may contain".to_owned());
-    }
-    Ok(some_text(text).map(PathBuf::from))
-}
-
 fn policies(default: ChannelPolicy, entries: &[Entry], problems: &mut Vec<Problem>) -> Policies {
     let mut policies = Policies { named: vec![], default };
     for entry in entries {
@@ -363,30 +299,6 @@ fn check_cycles(policies: &Policies, entries: &[Entry], problems: &mut Vec<Probl
 fn pattern(value: &Value) -> Result<String, String> {
     let text = values::text(value)?;
     if text.is_empty() { Err("is empty: write a name or a pattern like \"sms.*\"".to_owned()) } else { Ok(text) }
-}
-
-fn permission(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Permission> {
-    let mut reader = SectionReader { settings: &entry.settings, problems };
-    let user = reader.get("permission.user", values::text);
-    let send = reader.get("permission.send", values::list).unwrap_or_default();
-    let receive = reader.get("permission.receive", values::list).unwrap_or_default();
-    if !entry.settings.contains_key("permission.user") {
-        let text = "this [[permission]] has no user: write user = \"alice\" or user = \"*\"";
-        problems.push(Problem::at(&entry.source, text));
-    }
-    Some(Permission { user: user?, send, receive })
-}
-
-fn rate(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Rate> {
-    let mut reader = SectionReader { settings: &entry.settings, problems };
-    let user = reader.get("rate.user", values::text);
-    let publish = reader.get("rate.publish", values::rate);
-    let connect = reader.get("rate.connect", values::rate);
-    if !entry.settings.contains_key("rate.user") {
-        let text = "this [[rate]] has no user: write user = \"alice\" or user = \"*\"";
-        problems.push(Problem::at(&entry.source, text));
-    }
-    Some(Rate { user: user?, publish, connect })
 }
 
 fn is_column(name: &str) -> bool {

@@ -83,6 +83,10 @@ impl Reader<'_> {
         for (key, value) in in_order(table) {
             if section == "store" && key.get_ref() == "columns" {
                 self.columns(value);
+            } else if section == "auth" && key.get_ref() == "groups" {
+                self.groups(value);
+            } else if section == "auth" && key.get_ref() == "key" {
+                self.list("auth.key", value);
             } else if let Some((path, setting)) = self.setting(section, key, value) {
                 self.settings.scalars.insert(path, setting);
             }
@@ -100,6 +104,7 @@ impl Reader<'_> {
         let bound = match section {
             "listener" => limits::LISTENER_ENTRIES,
             "channel" => limits::CHANNEL_ENTRIES,
+            "auth.key" => limits::KEY_ENTRIES,
             _ => limits::PERMISSION_ENTRIES,
         };
         if array.len() > bound {
@@ -119,6 +124,7 @@ impl Reader<'_> {
             match section {
                 "listener" => self.settings.listeners.push(entry),
                 "channel" => self.settings.channels.push(entry),
+                "auth.key" => self.settings.keys.push(entry),
                 "permission" => self.settings.permissions.push(entry),
                 _ => self.settings.rates.push(entry),
             }
@@ -141,6 +147,30 @@ impl Reader<'_> {
                     self.settings.columns.insert(key.get_ref().to_string(), setting);
                 }
                 None => self.problems.push(Problem::of_key(&source, &path, "must be a text like \"/receiver\"")),
+            }
+        }
+    }
+
+    /// Reads `[auth.groups]`.
+    fn groups(&mut self, value: &Spanned<DeValue<'_>>) {
+        let source = self.at(value.span().start);
+        let Some(table) = value.get_ref().as_table() else {
+            self.problems.push(Problem::at(&source, "auth.groups is a section: write [auth.groups]"));
+            return;
+        };
+        if table.len() > limits::GROUPS {
+            self.problems.push(Problem::at(&source, format_args!("there are more than {} groups", limits::GROUPS)));
+            return;
+        }
+        for (key, value) in in_order(table) {
+            let source = self.at(key.span().start);
+            match raw(value.get_ref()) {
+                Some(value) => drop(self.settings.groups.insert(key.get_ref().to_string(), Setting { value, source })),
+                None => {
+                    let path = format!("auth.groups.{}", key.get_ref());
+                    let text = "must be a list of users, like [\"alice\", \"ops-*\"]";
+                    self.problems.push(Problem::of_key(&source, &path, text));
+                }
             }
         }
     }

@@ -61,7 +61,16 @@ pub const KEYS: &[Key] = &[
     scalar("auth.users"),
     scalar("auth.admins"),
     scalar("auth.anonymous"),
+    scalar("auth.token_key"),
+    entry("auth.groups"),
+    entry("auth.key.id"),
+    entry("auth.key.algorithm"),
+    entry("auth.key.key"),
+    entry("auth.key.key_file"),
+    entry("auth.key.audience"),
+    entry("auth.key.issuer"),
     entry("permission.user"),
+    entry("permission.group"),
     entry("permission.send"),
     entry("permission.receive"),
     entry("rate.user"),
@@ -83,7 +92,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// The sections that are lists of tables, `[[…]]`.
-pub(super) const LISTS: [&str; 4] = ["listener", "channel", "permission", "rate"];
+pub(super) const LISTS: [&str; 5] = ["listener", "channel", "auth.key", "permission", "rate"];
 
 /// Finds a key by its path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {
@@ -95,8 +104,9 @@ pub(super) fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| section(key.path) == name)
 }
 
+/// The part of a path before its last dot: `auth.key` for `auth.key.id`.
 pub(super) fn section(path: &str) -> &str {
-    path.split('.').next().unwrap_or(path)
+    path.rsplit_once('.').map_or(path, |(section, _)| section)
 }
 
 /// Returns the key that `path` probably misspells. The section may be wrong or missing.

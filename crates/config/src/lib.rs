@@ -12,16 +12,17 @@
 //! This crate must never ignore a value silently, show a secret in an error message, or open files other than the configuration and
 //! the password file of the database.
 
+mod access;
 mod build;
 mod error;
 mod file;
-mod glob;
 pub mod import;
 mod keys;
 pub mod limits;
 mod model;
 mod platform;
 mod raw;
+mod section;
 mod url;
 mod values;
 mod warnings;
@@ -32,7 +33,9 @@ use std::path::Path;
 
 pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
-pub use model::{Auth, Config, Flags, Listener, Log, Permission, Rate, Server, Store, read_password_file};
+pub use model::{
+    Auth, Config, Flags, KeyText, Listener, Log, Permission, Rate, Server, Store, TokenKey, Who, read_password_file,
+};
 pub use url::{DatabaseServer, StoreUrl};
 pub use warnings::warnings;
 pub use wsmb_core::duration::parse_duration;

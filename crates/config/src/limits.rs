@@ -56,3 +56,12 @@ pub const HANDSHAKES: usize = 2_048;
 /// The maximum of `server.threads`, the threads that serve sockets. The core is behind one lock, so more threads than the cores of a large
 /// machine would only wait for the lock.
 pub const THREADS: usize = 64;
+
+/// The maximum number of `[[auth.key]]` entries. Tokens are verified with the key that they name, so a search compares ids only.
+pub const KEY_ENTRIES: usize = 100;
+
+/// The maximum number of groups in `[auth.groups]`.
+pub const GROUPS: usize = 1_000;
+
+/// The maximum size of a key file, in bytes: far more than a public key in a PEM file needs.
+pub const KEY_BYTES: u64 = 16 << 10;

@@ -2,6 +2,7 @@
 //!
 //! This module must never parse or validate a value of the configuration.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -96,6 +97,12 @@ pub struct Auth {
     pub admins: Vec<String>,
     /// Whether connections without credentials are accepted.
     pub anonymous: bool,
+    /// `[auth.groups]`: the names of groups, each with the patterns of its users.
+    pub groups: BTreeMap<String, Vec<String>>,
+    /// `[[auth.key]]`: the keys of applications that sign tokens.
+    pub keys: Vec<TokenKey>,
+    /// The file of the broker's own key for tokens. `None`: the broker issues no tokens.
+    pub token_key: Option<PathBuf>,
     /// Which users may use which channels. If empty, all users may use all channels.
     pub permissions: Vec<Permission>,
     /// How often users may publish and connect. If empty, there are no limits.
@@ -110,21 +117,115 @@ impl fmt::Debug for Auth {
             .field("users", &self.users.len())
             .field("admins", &self.admins)
             .field("anonymous", &self.anonymous)
+            .field("groups", &self.groups)
+            .field("keys", &self.keys)
+            .field("token_key", &self.token_key)
             .field("permissions", &self.permissions)
             .field("rates", &self.rates)
             .finish()
     }
 }
 
-/// One `[[permission]]`. All fields are patterns with `*` and `?`.
+/// One `[[permission]]`. `send` and `receive` are patterns with `*` and `?`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permission {
     /// The users to whom the entry applies.
-    pub user: String,
+    pub who: Who,
     /// The channels that the users may send to.
     pub send: Vec<String>,
     /// The channels that the users may receive from.
     pub receive: Vec<String>,
+}
+
+/// The users to whom a `[[permission]]` applies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// `user`, a pattern.
+    User([String; 1]),
+    /// `group`, with the patterns of its users.
+    Group {
+        /// The name of the group.
+        name: String,
+        /// Its users.
+        users: Vec<String>,
+    },
+}
+
+impl Who {
+    /// The patterns of the users.
+    #[must_use]
+    pub fn users(&self) -> &[String] {
+        match self {
+            Self::User(user) => user,
+            Self::Group { users, .. } => users,
+        }
+    }
+}
+
+/// The user or the group, as a message names it.
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User([user]) => write!(f, "{user:?}"),
+            Self::Group { name, .. } => write!(f, "the group {name:?}"),
+        }
+    }
+}
+
+/// One `[[auth.key]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenKey {
+    /// The id that tokens name as `kid`.
+    pub id: String,
+    /// `HS256`, `ES256` or `EdDSA`.
+    pub algorithm: &'static str,
+    /// The secret or the public key.
+    pub text: KeyText,
+    /// The audience that tokens must name as `aud`.
+    pub audience: Option<String>,
+    /// The issuer that tokens must name as `iss`.
+    pub issuer: Option<String>,
+}
+
+/// Where the text of a key is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum KeyText {
+    /// In the configuration.
+    Text(String),
+    /// In a file.
+    File(PathBuf),
+}
+
+/// Hides the key.
+impl fmt::Debug for KeyText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(…)"),
+            Self::File(file) => write!(f, "File({})", file.display()),
+        }
+    }
+}
+
+impl TokenKey {
+    /// Returns the text of the key. Blocks: the text may be in a file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not UTF-8, or is larger than [`limits::KEY_BYTES`].
+    pub fn read(&self) -> Result<String, String> {
+        let file = match &self.text {
+            KeyText::Text(text) => return Ok(text.clone()),
+            KeyText::File(file) => file,
+        };
+        let fail = |what: &dyn fmt::Display| format!("the key file {} {what}", file.display());
+        let mut bytes = Vec::new();
+        std::fs::File::open(file)
+            .and_then(|file| file.take(limits::KEY_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|error| fail(&format_args!("cannot be read: {error}")))?;
+        if bytes.len() as u64 > limits::KEY_BYTES {
+            return Err(fail(&format_args!("is larger than {} bytes", limits::KEY_BYTES)));
+        }
+        String::from_utf8(bytes).map_err(|_| fail(&"is not UTF-8 text"))
+    }
 }
 
 /// One `[[rate]]`: so many events in a period; `None`: no limit.
@@ -257,7 +358,7 @@ pub struct Flags {
 
 impl Config {
     /// Returns the keys with a different value in `new` that need a restart. All others can change while the broker runs: channel policies,
-    /// users, permissions, rates, administrators, trusted proxies, origins, the log level.
+    /// users, groups, keys for tokens, permissions, rates, administrators, trusted proxies, origins, the log level.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.server, &new.server);
@@ -277,6 +378,7 @@ impl Config {
             ("server.trust_fin", a.trust_fin != b.trust_fin),
             ("server.drain", a.drain != b.drain),
             ("server.dedup_window", a.dedup_window != b.dedup_window),
+            ("auth.token_key", self.auth.token_key != new.auth.token_key),
             ("store.url", c.url != d.url),
             ("store.password", c.password != d.password),
             ("store.password_file", c.password_file != d.password_file),

@@ -46,6 +46,10 @@ pub(super) struct Settings {
     pub listeners: Vec<Entry>,
     /// `[[channel]]`
     pub channels: Vec<Entry>,
+    /// `[[auth.key]]`
+    pub keys: Vec<Entry>,
+    /// `[auth.groups]`
+    pub groups: BTreeMap<String, Setting>,
     /// `[[permission]]`
     pub permissions: Vec<Entry>,
     /// `[[rate]]`

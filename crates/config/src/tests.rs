@@ -74,6 +74,9 @@ fn the_commented_examples_are_valid_too() {
     assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(300));
     assert_eq!(config.auth.permissions[0].receive, ["sms", "sms.*"]);
     assert_eq!(config.store.columns.len(), 2);
+    assert_eq!(config.auth.groups["gateways"], ["gateway-*", "modem"]);
+    assert_eq!(config.auth.keys.len(), 2);
+    assert_eq!(config.auth.permissions[1].who.users(), ["gateway-*", "modem"]);
 }
 
 #[test]
@@ -141,7 +144,7 @@ fn every_key_of_a_full_file_is_read() {
     assert_eq!(sms.ttl, Duration::from_secs(300));
     assert_eq!((sms.max_deliveries, sms.dead_letter.as_ref()), (3, Some(&channel("lost"))));
     assert!(!config.policies.of(&channel("other")).keep);
-    let alice = Permission { user: "alice".into(), send: vec!["sms.*".into()], receive: vec![] };
+    let alice = Permission { who: Who::User(["alice".into()]), send: vec!["sms.*".into()], receive: vec![] };
     assert_eq!(config.auth.permissions, [alice]);
     assert_eq!(config.auth.htpasswd, [PathBuf::from("users")]);
     assert!(!format!("{config:?}").contains("bob:x"), "hashes are shown");

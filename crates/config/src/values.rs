@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::raw::Value;
@@ -231,6 +232,20 @@ pub(super) fn origins(value: &Value) -> Result<Vec<Origin>, String> {
         })
     };
     list(value)?.iter().map(origin).collect()
+}
+
+/// Converts an empty text to `None`.
+pub(super) fn some_text(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty())
+}
+
+/// Reads a path; an empty text means none.
+pub(super) fn path(value: &Value) -> Result<Option<PathBuf>, String> {
+    let text = text(value)?;
+    if text.contains('\0') {
+        return Err("contains a NUL character, which no path may contain".to_owned());
+    }
+    Ok(some_text(text).map(PathBuf::from))
 }
 
 /// Whether the text contains only letters, digits and underscores, so that it can be used in SQL as a name or part of a name.

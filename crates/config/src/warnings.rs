@@ -9,8 +9,10 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 use super::glob;
+use super::model::{Config, KeyText, Listener, Permission};
 use super::model::{Config, Listener};
 use super::platform::{is_world_readable, open_files};
+use wsmb_core::glob;
 use wsmb_core::policy::ChannelPolicy;
 use wsmb_protocol::origin::Origin;
 
@@ -60,6 +62,7 @@ pub fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
         }
     }
     store(config, file, &mut warnings);
+    tokens(config, file, &mut warnings);
     patterns(config, &mut warnings);
     lifetimes(config, &mut warnings);
     gateways(config, &mut warnings);
@@ -233,8 +236,8 @@ fn store(config: &Config, file: Option<&Path>, warnings: &mut Vec<String>) {
     }
 }
 
-fn is_for_anonymous(permission: &super::Permission) -> bool {
-    permission.user.chars().all(|character| character == '*')
+fn is_for_anonymous(permission: &Permission) -> bool {
+    permission.who.users().iter().any(|user| user.chars().all(|character| character == '*'))
 }
 
 /// Warns about channel and permission patterns that never apply.
@@ -249,13 +252,44 @@ fn patterns(config: &Config, warnings: &mut Vec<String>) {
             ));
         }
     }
-    let users: Vec<&str> = config.auth.permissions.iter().map(|permission| permission.user.as_str()).collect();
-    for (at, user) in users.iter().enumerate() {
-        if let Some(earlier) = users[..at].iter().find(|earlier| glob::covers(earlier, user)) {
+    let permissions = &config.auth.permissions;
+    for (at, permission) in permissions.iter().enumerate() {
+        let covers =
+            |earlier: &Permission, user: &String| earlier.who.users().iter().any(|earlier| glob::covers(earlier, user));
+        let users = permission.who.users();
+        let is_covered = |earlier: &&Permission| !users.is_empty() && users.iter().all(|user| covers(earlier, user));
+        if let Some(earlier) = permissions[..at].iter().find(is_covered) {
             warnings.push(format!(
-                "[[permission]] for {user:?} is never used: the entry for {earlier:?} comes first and matches all of its users"
+                "[[permission]] for {} is never used: the entry for {} comes first and matches all of its users",
+                permission.who, earlier.who
             ));
         }
+    }
+}
+
+/// Warns about keys for tokens that others can read, and about tokens that may do everything.
+fn tokens(config: &Config, file: Option<&Path>, warnings: &mut Vec<String>) {
+    let auth = &config.auth;
+    let mut exposed = Vec::new();
+    for key in auth.keys.iter().filter(|key| key.algorithm == "HS256") {
+        exposed.extend(match &key.text {
+            KeyText::Text(_) => file,
+            KeyText::File(file) => Some(file.as_path()),
+        });
+    }
+    exposed.dedup();
+    for path in exposed.into_iter().filter(|path| is_world_readable(path)) {
+        warnings.push(format!(
+            "{0}: every user of this machine can read the secret of a key for tokens in this file; run `chmod o-r {0}`",
+            path.display()
+        ));
+    }
+    if !auth.keys.is_empty() && auth.permissions.is_empty() {
+        warnings.push(
+            "[[auth.key]]: there is no [[permission]], so a token without the claims wsmb.send and wsmb.receive may use every channel; \
+             add a [[permission]], for example with user = \"*\" and without channels"
+                .to_owned(),
+        );
     }
 }
 

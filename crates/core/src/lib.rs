@@ -4,13 +4,14 @@
 //! ```text
 //! events + the time ─► broker ─► effects
 //!                        ▲
-//!        message, network, policy, limits, duration (types that every crate uses)
+//!        message, network, policy, glob, limits, duration (types that every crate uses)
 //! ```
 //!
 //! Never here: I/O, a clock, a thread, an async runtime, or another crate of this workspace.
 
 pub mod broker;
 pub mod duration;
+pub mod glob;
 pub mod limits;
 pub mod message;
 pub mod network;

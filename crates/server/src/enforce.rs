@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use tracing::info;
 
+use super::access::Identity;
 use super::hub::Hub;
 use super::request::Request;
 use super::session::{Closing, Profile, Session};
 use crate::limits;
+use wsmb_core::broker::Broker;
 
 impl Hub {
     /// Ends the sessions of users in `revoked`, and those that use a withdrawn right. A second round, [`limits::ENFORCE_AGAIN`] later, covers sessions that
@@ -27,34 +29,40 @@ impl Hub {
     }
 
     fn enforce_once(&self, revoked: &HashSet<Arc<str>>) -> usize {
+        let all = self.sessions();
+        all.chunks(limits::ENFORCE_AT_ONCE).map(|some| self.enforce_on(some, revoked)).sum()
+    }
+
+    /// Ends those of some sessions that have lost their login or a right in use. Returns how many.
+    pub(super) fn enforce_on(&self, some: &[Arc<Session>], revoked: &HashSet<Arc<str>>) -> usize {
         let access = self.access();
-        let mut ended = 0;
-        for some in self.sessions().chunks(limits::ENFORCE_AT_ONCE) {
-            let lost: Vec<_> = self.with_broker(|broker| {
-                let lost = |session: &Arc<Session>| {
-                    let Profile { identity, topic, .. } = &session.profile;
-                    if revoked.contains(&identity.user) || (identity.user.is_empty() && !access.anonymous) {
-                        return Some("credentials withdrawn");
-                    }
-                    let is_withdrawn =
-                        broker.channels_of(session.id).any(|channel| !access.may_receive(identity, channel));
-                    let is_idle = topic.as_ref().is_some_and(|channel| {
-                        !access.may_send(identity, channel) && !access.may_receive(identity, channel)
-                    });
-                    (is_withdrawn || is_idle).then_some("right withdrawn")
-                };
-                some.iter()
-                    .filter(|session| !session.is_forgotten())
-                    .filter_map(|session| lost(session).map(|reason| (session, reason)))
-                    .collect()
-            });
-            for (session, reason) in &lost {
-                // Queued frames are dropped: the user may not receive them any more.
-                let closing = Closing { code: 1008, reason, invited: false, flush: false };
-                self.apply(session, Request::End(closing));
-            }
-            ended += lost.len();
+        let users = access.logins.verifier.users();
+        let has_lost_login = |identity: &Identity| match identity {
+            Identity::Token(_) => !access.is_still_accepted(identity, &users),
+            Identity::User(user) => revoked.contains(user) || (user.is_empty() && !access.anonymous),
+        };
+        let (mut lost, kept): (Vec<_>, Vec<_>) = some
+            .iter()
+            .filter(|session| !session.is_forgotten())
+            .map(|session| (session, has_lost_login(&session.profile.identity)))
+            .partition(|(_, has_lost)| *has_lost);
+        let has_lost_right = |session: &Session, broker: &Broker| {
+            let Profile { identity, topic, .. } = &session.profile;
+            let is_withdrawn = broker.channels_of(session.id).any(|channel| !access.may_receive(identity, channel));
+            is_withdrawn
+                || topic.as_ref().is_some_and(|channel| {
+                    !access.may_send(identity, channel) && !access.may_receive(identity, channel)
+                })
+        };
+        lost.extend(self.with_broker(|broker| {
+            kept.into_iter().filter(|(session, _)| has_lost_right(session, broker)).collect::<Vec<_>>()
+        }));
+        for (session, has_lost_login) in &lost {
+            let reason = if *has_lost_login { "credentials withdrawn" } else { "right withdrawn" };
+            // Queued frames are dropped: the user may not receive them any more.
+            let closing = Closing { code: 1008, reason, invited: false, flush: false };
+            self.apply(session, Request::End(closing));
         }
-        ended
+        lost.len()
     }
 }

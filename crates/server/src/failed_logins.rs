@@ -10,6 +10,7 @@ use std::time::Instant;
 use tracing::warn;
 
 use crate::limits;
+use wsmb_auth::BadToken;
 use wsmb_core::network;
 
 /// Why a login failed.
@@ -23,8 +24,23 @@ pub(super) enum Reason {
     UnknownUser,
     /// The password is wrong.
     WrongPassword,
-    /// Too many logins have failed before; this one was not checked.
+    /// The token is refused.
+    Token(BadToken),
+    /// There is no such ticket, it was used, or it has expired.
+    Ticket,
+    /// Too many logins have failed before; a password was not checked.
     TooMany,
+}
+
+impl Reason {
+    /// The cause of a refused token or ticket, for the client. `None`: the client learns nothing about a wrong password.
+    pub(super) fn sentence(self) -> Option<String> {
+        match self {
+            Self::Token(bad) => Some(bad.to_string()),
+            Self::Ticket => Some("the ticket is wrong, was used already, or has expired".to_owned()),
+            _ => None,
+        }
+    }
 }
 
 /// The documented filter contains these words.
@@ -35,6 +51,10 @@ impl fmt::Display for Reason {
             Self::Malformed => "malformed credentials",
             Self::UnknownUser => "unknown user",
             Self::WrongPassword => "wrong password",
+            // Not a guess: the documented filter ignores it.
+            Self::Token(bad) if bad.is_signed() => "unacceptable token",
+            Self::Token(_) => "invalid token",
+            Self::Ticket => "invalid ticket",
             Self::TooMany => "too many failures",
         })
     }

@@ -82,7 +82,7 @@ enum Answer {
     /// A plain HTTP response.
     Http(Vec<u8>),
     /// A connection, of a user who was accepted according to this list.
-    Upgrade(Upgrade, Profile, Arc<Users>),
+    Upgrade(Box<Upgrade>, Profile, Arc<Users>),
 }
 
 /// Serves an accepted socket up to the session's task; `None` if no session was created. The socket may be evicted until its request has arrived, and after
@@ -149,7 +149,7 @@ async fn serve(
     // After the registration: a later change of the users finds the session (`enforce`).
     if !hub.access().is_still_accepted(&identity, &users) {
         // No other thread writes, because `head_written` was not called.
-        let _ = write_all(&session, &unauthorized(&hub)).await;
+        let _ = write_all(&session, &unauthorized(&hub, None)).await;
         return None;
     }
     open(&hub, &session, &upgrade).await.ok()?;
@@ -260,15 +260,19 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         return Answer::Http(going_down());
     }
     let access = hub.access();
-    let anonymous = access.anonymous && request.authorization.is_none();
-    if let Some(page) = &request.page
+    let credentials = Credentials {
+        authorization: request.authorization.as_deref(),
+        token: upgrade.token.as_deref(),
+        ticket: upgrade.ticket.as_deref(),
+    };
+    let anonymous = access.anonymous && credentials.are_missing();
+    if let Some(page) = request.page.as_ref().filter(|_| !credentials.are_explicit())
         && let Some(sentence) = hub.origins.refusal(page, &client, &access.origins, anonymous)
     {
         Counters::add(&hub.counters.forbidden, 1);
         return Answer::Http(plain(403, &sentence));
     }
     let peer = client.address;
-    let credentials = Credentials { authorization: request.authorization.as_deref() };
     let (identity, users) = match login(hub, &access, credentials, &peer, upgrade.topic.is_some()).await {
         Ok(welcome) => welcome,
         Err(response) => return Answer::Http(response),
@@ -277,7 +281,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         && !access.may_send(&identity, channel)
         && !access.may_receive(&identity, channel)
     {
-        let user = &identity.user;
+        let user = identity.user();
         hub.note_forbidden(user, &peer, channel);
         return Answer::Http(plain(
             403,
@@ -304,11 +308,11 @@ async fn login(
     is_topic: bool,
 ) -> Result<(Identity, Arc<Users>), Vec<u8>> {
     match access.login(credentials, peer.ip()).await {
-        Login::Welcome(identity, users) => match rate_wait(hub, access, &identity.user, is_topic) {
+        Login::Welcome(identity, users) => match rate_wait(hub, access, identity.user(), is_topic) {
             None => Ok((identity, users)),
             Some(wait) => {
-                hub.note_above_rate(&identity.user, peer);
-                Err(above_rate(&identity.user, wait))
+                hub.note_above_rate(identity.user(), peer);
+                Err(above_rate(identity.user(), wait))
             }
         },
         Login::Busy => Err(busy()),
@@ -319,7 +323,7 @@ async fn login(
         Login::Rejected(user, reason) => {
             Counters::add(&hub.counters.unauthorized, 1);
             hub.failed_logins.log(peer.ip(), &user, reason);
-            Err(unauthorized(hub))
+            Err(unauthorized(hub, Some(reason)))
         }
     }
 }
@@ -346,7 +350,7 @@ async fn write_all(session: &Session, bytes: &[u8]) -> io::Result<()> {
 async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::Result<()> {
     let Profile { identity, peer, topic, modern, proxied, .. } = &session.profile;
     let is_admin = hub.access().is_admin(identity);
-    debug!(connection = session.id.0, user = %identity.user, is_admin, %peer, ?topic, modern, proxied, "connected");
+    debug!(connection = session.id.0, user = %identity.user(), is_admin, %peer, ?topic, modern, proxied, "connected");
     // A modern envelope client gets the connect reply first.
     let reply = (*modern && topic.is_none()).then(|| EngineRequest::Frame(greeting(hub.wall_now())));
     let initial = interpret::initial_request(session, &hub.access());
@@ -371,9 +375,14 @@ fn going_down() -> Vec<u8> {
     handshake::response(503, &[("Retry-After", "1")], TEXT, "the broker is going down; try again\n")
 }
 
-fn unauthorized(hub: &Hub) -> Vec<u8> {
-    let body = envelope::connect_reply(hub.wall_now(), Code::Rejected, "");
-    handshake::response(401, &[("WWW-Authenticate", "Basic realm=\"wsmb\"")], JSON, &body)
+/// `reason`: `None` if the credentials were right, and were withdrawn during the handshake.
+fn unauthorized(hub: &Hub, reason: Option<Reason>) -> Vec<u8> {
+    const BASIC: (&str, &str) = ("WWW-Authenticate", "Basic realm=\"wsmb\"");
+    const BEARER: (&str, &str) = ("WWW-Authenticate", "Bearer error=\"invalid_token\"");
+    let sentence = reason.and_then(Reason::sentence);
+    let headers = if sentence.is_some() { &[BASIC, BEARER][..] } else { &[BASIC] };
+    let body = envelope::connect_reply(hub.wall_now(), Code::Rejected, sentence.as_deref().unwrap_or_default());
+    handshake::response(401, headers, JSON, &body)
 }
 
 fn busy() -> Vec<u8> {
@@ -383,7 +392,7 @@ fn busy() -> Vec<u8> {
 /// The answer to a client whose login was throttled. `Retry-After` is the longest pause between two guesses.
 fn slowed() -> Vec<u8> {
     let wait = wsmb_auth::limits::LOGIN_DELAY_MAX.as_secs().to_string();
-    let sentence = "too many wrong passwords came from this address; try again\n";
+    let sentence = "too many logins from this address have failed; try again\n";
     handshake::response(429, &[("Retry-After", &wait)], TEXT, sentence)
 }
 

@@ -22,6 +22,7 @@ use super::clock::Clock;
 use super::core::Core;
 use super::counters::Counters;
 use super::engine::{Engine, EngineSettings, NoRoom, Now, TurnOutcome};
+use super::expiries::Expiries;
 use super::failed_logins::FailedLogins;
 use super::fatal::Fatal;
 #[cfg(feature = "http")]
@@ -115,6 +116,7 @@ pub(super) struct Hub {
     pub(super) proxies: Proxies,
     pub(super) origins: Origins,
     pub(super) failed_logins: FailedLogins,
+    pub(super) expiries: Expiries,
 }
 
 impl Hub {
@@ -148,6 +150,7 @@ impl Hub {
             proxies: Proxies::default(),
             origins: Origins::default(),
             failed_logins: FailedLogins::default(),
+            expiries: Expiries::default(),
         }
     }
 
@@ -360,6 +363,7 @@ impl Hub {
             }
             engine.register(|id| Arc::new(Session::new(id, profile, outlet, home, now)))
         };
+        self.expiries.watch(&session);
         Counters::add(&self.counters.connected, 1);
         Ok(session)
     }
@@ -367,6 +371,7 @@ impl Hub {
     /// Removes a session whose task has ended, and reports the end to the core unless that was done already.
     pub(super) fn depart(&self, session: &Arc<Session>, took_only: bool) {
         self.apply(session, Request::Departed { took_only });
+        self.expiries.forget(session);
         Counters::add(&self.counters.disconnected, 1);
         debug!(connection = session.id.0, took_only, "disconnected");
         if self.stop.has_begun() {

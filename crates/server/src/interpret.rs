@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::access::Access;
+use super::access::{Access, BadRefresh};
 use super::counters::Counters;
 use super::hub::Hub;
 use super::replies::{self, text};
@@ -200,6 +200,7 @@ impl<'a> Interpreter<'a> {
                 };
                 self.push_request(Request::Subscribe { subscribe: Box::new(subscribe), first });
             }
+            Command::Refresh { token, id } => self.refresh(&token, id.as_deref(), first),
             // `take` handles it, because it needs the frame.
             Command::Send(_) => {}
             Command::Acknowledge { delivery, answer } if delivery.connection != session.id => {
@@ -212,6 +213,22 @@ impl<'a> Interpreter<'a> {
                 self.push_request(request);
             }
         }
+    }
+
+    /// Replaces the token of the session.
+    fn refresh(&mut self, token: &str, id: Option<&str>, first: bool) {
+        let (code, detail) = match self.hub.refresh(self.session, token) {
+            Ok(()) => {
+                if first {
+                    self.push_request(Request::Release);
+                }
+                return self.push_request(Request::Frame(text(&envelope::refreshed(id))));
+            }
+            Err(BadRefresh::NoToken) => (Code::Malformed, "this connection has not logged in with a token".to_owned()),
+            Err(BadRefresh::OtherUser) => (Code::Rejected, "the token is of another user".to_owned()),
+            Err(BadRefresh::Token(bad)) => (Code::Rejected, bad.to_string()),
+        };
+        self.refuse(first, (Some("refresh"), id), code, detail);
     }
 
     /// `frame`: the frame of `send`, which borrows from it.
@@ -264,6 +281,7 @@ impl<'a> Interpreter<'a> {
         let counters = &self.hub.counters;
         let counter = match code {
             Code::Forbidden => &counters.forbidden,
+            Code::Rejected => &counters.unauthorized,
             Code::SlowDown => &counters.above_rate,
             Code::Unavailable => &counters.refused,
             _ => &counters.malformed,

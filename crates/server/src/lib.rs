@@ -7,15 +7,16 @@
 //! platform       what depends on the operating system
 //! transport      the bytes of one connection              encoding, batch      the layout of a turn's frames
 //! queue          the send queue of one session
+//! access         who a client is, and what it may do
 //! session        user, encoding, queue in front of transport
 //! registry       connection id ─► session                 outbox               the frames of a turn, once for each encoding
 //! request        the requests to the engine               replies              answers as frames and texts
 //! engine         requests ─► TurnOutcome (pure)           core                 the engine behind its lock
-//! turns, timers, backpressure, loops, storage, callers, ids, stopping, memory     the other parts of the hub
+//! turns, timers, backpressure, loops, storage, callers, ids, stopping, memory, expiries     the other parts of the hub
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
-//! handshake, listener, enforce, stop, opening, lifecycle     from a socket to a session; from the start to the end
+//! handshake, listener, enforce, expiry, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
 //! Reasons for this design: `docs/decisions/server.md`.
@@ -36,6 +37,8 @@ mod encoding;
 mod enforce;
 mod engine;
 mod error;
+mod expiries;
+mod expiry;
 mod failed_logins;
 mod fatal;
 mod handshake;

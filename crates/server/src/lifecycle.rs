@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
-use super::access::Access;
+use super::access::{Access, Identity, Logins};
 use super::clock::Clock;
 use super::core::Core;
 use super::counters::{Counters, WarningLimit};
@@ -29,7 +29,7 @@ use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
 use super::turns::Turns;
 use crate::limits;
-use wsmb_auth::{Change, Credentials, Rates, Verifier};
+use wsmb_auth::{Change, Credentials, IssueError, IssuedToken, OwnKey, Rates, TokenRequest, Verifier};
 use wsmb_core::broker::{self, Broker, Event};
 use wsmb_core::message::MessageId;
 use wsmb_store::Background;
@@ -60,33 +60,37 @@ impl Server {
     pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
         let listeners = listener::bind(&settings.listeners).await?;
         let addresses = listeners.iter().map(|bound| bound.listener.local_addr()).collect::<Result<_, _>>()?;
-        let (credentials, store, clock, (summary, suspect), (ids, found)) = {
+        let (credentials, own_key, store, clock, (summary, suspect), (ids, found)) = {
             let Settings { access, store, broker: broker::Settings { dedup_window, .. }, .. } = settings.clone();
             blocking(move || {
                 let credentials = Credentials::load(&access.htpasswd, &access.users);
+                let own_key = OwnKey::load(access.token_key);
                 let (opened, clock, found) = opening::open(&store, dedup_window)?;
                 // After the store, because the store's lock also protects the file of ids.
                 let since = opening::dedup_start(clock.now(), dedup_window);
                 let ids = Ids::open(store.ids.as_deref(), since, clock.now());
-                Ok::<_, ServeError>((credentials, opened, clock, found, ids))
+                Ok::<_, ServeError>((credentials, own_key, opened, clock, found, ids))
             })
             .await??
         };
-        for warning in credentials.all_warnings(settings.access.anonymous) {
+        let (own_key, warning) = own_key;
+        for warning in credentials.all_warnings(settings.access.anonymous).into_iter().chain(warning) {
             warn!("{warning}");
         }
         let clean = summary.clean;
         let restored = storage::restored(summary, suspect, found);
         let restored_up_to = restored.last_id;
         info!(store = %settings.store.name, channels_with_backlog = restored.channels.len(), clean, "store opened");
-        let verifier = Arc::new(Verifier::new(credentials.users()));
-        let access = access(&settings.access, verifier);
+        let clock = Arc::new(clock);
+        let (verifier, tickets) = (Verifier::new(credentials.users()), Mutex::default());
+        let logins = Arc::new(Logins { verifier, own_key, tickets, clock: clock.clone() });
+        let access = access(&settings.access, logins);
         let options = options(&settings);
         let engine =
             Engine::new(Broker::new(settings.broker.clone(), restored), options.engine(), opening::seed(clock.now()));
         let fatal = Arc::new(Fatal::default());
         let core = Arc::new(Core::new(engine, fatal.clone()));
-        let (ids, clock) = (Arc::new(ids), Arc::new(clock));
+        let ids = Arc::new(ids);
         let storage = start_storage(store, &core, &ids, &clock, &fatal)?;
         let loops = Arc::new(Loops::new(settings.threads));
         let threads = Arc::new(Threads::start(&loops, &fatal)?);
@@ -126,6 +130,7 @@ impl RunningServer {
             spawn_vital(hub, "the task of ids", hub.clone().run_ids()),
             #[cfg(feature = "http")]
             spawn_vital(hub, "the task of mailboxes", hub.clone().run_mailboxes()),
+            spawn_vital(hub, "the task of tokens", hub.clone().run_expiries()),
             spawn_vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
         ];
         let shared = Arc::new(listener::Shared {
@@ -175,14 +180,30 @@ impl RunningServer {
         self.hub.handle_event(Event::Purge { channel });
     }
 
-    /// Applies new channel policies, users, permissions, trusted proxies and origins. Password files are read again.
+    /// Issues a token of the broker to `user`, as if the user had asked for it after a login with a password.
+    ///
+    /// # Errors
+    /// [`IssueError`]: the user does not exist or may not have such a token, or the broker has no key.
+    pub async fn issue_token(&self, user: &str, request: &TokenRequest) -> Result<IssuedToken, IssueError> {
+        self.hub.access().issue_token(&Identity::User(user.into()), request).await
+    }
+
+    /// Issues a ticket to `user`: a secret that is good for one login, as `?ticket=`, within [`wsmb_auth::limits::TICKET_TIME`]. `None`: there are too many
+    /// tickets, or the system gives no random numbers.
+    #[must_use]
+    pub fn issue_ticket(&self, user: &str) -> Option<String> {
+        let access = self.hub.access();
+        access.issue_ticket(&Identity::User(user.into()), access.logins.verifier.users())
+    }
+
+    /// Applies new channel policies, users, keys for tokens, permissions, trusted proxies and origins. Password files are read again.
     /// Connections whose user, password or right in use was withdrawn are ended.
     pub async fn reload(&self, new: Reload) {
         let (credentials, wanted) = (self.credentials.clone(), new.access.clone());
         let users = blocking(move || lock(&credentials).reload(&wanted.htpasswd, &wanted.users)).await;
-        let verifier = self.hub.access().verifier.clone();
+        let logins = self.hub.access().logins.clone();
         let revoked = match users {
-            Ok(users) => verifier.replace(users.clone()).revoked_by(&users),
+            Ok(users) => logins.verifier.replace(users.clone()).revoked_by(&users),
             Err(_) => HashSet::new(),
         };
         let settings = {
@@ -191,7 +212,7 @@ impl RunningServer {
             settings.access = new.access;
             settings.clone()
         };
-        self.hub.reconfigure(options(&settings), access(&settings.access, verifier), settings.broker);
+        self.hub.reconfigure(options(&settings), access(&settings.access, logins), settings.broker);
         let hub = self.hub.clone();
         tokio::spawn(async move { hub.enforce(revoked).await });
     }
@@ -376,7 +397,7 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
             let needs_restart = new.needs_restart.clone();
             server.reload(new).await;
             info!(
-                "reloaded: channel policies, users, permissions, rates, origins and trusted proxies are as configured now"
+                "reloaded: channel policies, users, keys for tokens, permissions, rates, origins and trusted proxies are as configured now"
             );
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
@@ -396,7 +417,7 @@ async fn watch_credentials(hub: Arc<Hub>, credentials: Arc<Mutex<Credentials>>) 
             Ok(Change::Unstable) => wsmb_auth::limits::HTPASSWD_STABLE,
             Ok(Change::New(users)) => {
                 info!(users = users.len(), "password files have changed; the new list is in force");
-                let revoked = hub.access().verifier.replace(users.clone()).revoked_by(&users);
+                let revoked = hub.access().logins.verifier.replace(users.clone()).revoked_by(&users);
                 hub.enforce(revoked).await;
                 limits::HTPASSWD_CHECK
             }
@@ -418,9 +439,10 @@ fn options(settings: &Settings) -> Options {
     Options { limits: settings.limits.clone(), policies: settings.broker.policies.clone() }
 }
 
-fn access(settings: &AccessSettings, verifier: Arc<Verifier>) -> Access {
+fn access(settings: &AccessSettings, logins: Arc<Logins>) -> Access {
     Access {
-        verifier,
+        logins,
+        keys: settings.keys.clone(),
         permissions: settings.permissions.clone(),
         admins: settings.admins.clone(),
         rates: Rates::new(settings.rates.clone()),

@@ -239,3 +239,8 @@ pub const HTTP_BATCH_MAX: u32 = 1_000;
 
 /// Bytes of a request that answers deliveries: 10,000 names.
 pub const HTTP_ACKS: usize = 512 << 10;
+/// How often sessions with tokens are checked: a token is accepted for a minute after its expiry, so a second more changes nothing.
+pub(crate) const EXPIRY_LOOK: Duration = Duration::from_secs(1);
+
+/// Bytes of a request for a token: the patterns of a token of the largest size.
+pub const HTTP_TOKEN: usize = 16 << 10;

@@ -45,7 +45,7 @@ pub(super) struct Profile {
 impl Profile {
     /// The user; empty for an anonymous connection.
     pub(super) fn user(&self) -> &Arc<str> {
-        &self.identity.user
+        self.identity.user()
     }
 
     /// The kind of client, for the core.

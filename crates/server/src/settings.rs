@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use wsmb_auth::{Permissions, RateRules};
+use wsmb_auth::{Key, Permissions, RateRules};
 use wsmb_core::broker;
 use wsmb_core::network::Networks;
 use wsmb_core::policy::Policies;
@@ -72,6 +73,10 @@ pub struct AccessSettings {
     pub admins: Vec<String>,
     /// Clients without credentials are accepted, as the user with the empty name.
     pub anonymous: bool,
+    /// The keys of applications that sign tokens.
+    pub keys: Vec<Arc<Key>>,
+    /// The file of the broker's own key for tokens. `None`: the broker issues no tokens.
+    pub token_key: Option<PathBuf>,
     /// Who may use which channels.
     pub permissions: Permissions,
     /// How often users may publish and connect.

@@ -12,6 +12,8 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+mod tokens;
+
 use super::*;
 use crate::limits;
 use wsmb_auth::{Permissions, RateRules};
@@ -43,6 +45,8 @@ fn settings() -> Settings {
         broker: broker::Settings::default(),
         access: AccessSettings {
             admins: vec![],
+            keys: vec![],
+            token_key: None,
             htpasswd: vec![],
             users: vec![],
             anonymous: true,
@@ -419,7 +423,7 @@ async fn everybody_gets_everything_in_order(server: RunningServer) {
 async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them() {
     let allow = |send: &[&str], receive: &[&str]| {
         let list = |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
-        Permissions::default().with("*", &list(send), &list(receive))
+        Permissions::default().with(&["*"], &list(send), &list(receive))
     };
     let server = start(|settings| settings.access.permissions = allow(&["a"], &["b"])).await;
     let mut client = connect(&server, "/", true).await;

@@ -24,7 +24,35 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[[channel]]\nname = \"\"", "wsmb.toml:2: channel.name is empty: write a name or a pattern like \"sms.*\""),
     (
         "[[permission]]\nsend = \"x\"",
-        "wsmb.toml:1: this [[permission]] has no user: write user = \"alice\" or user = \"*\"",
+        "wsmb.toml:1: this [[permission]] has no user: write user = \"alice\" or user = \"*\", or group = \"NAME\"",
+    ),
+    (
+        "[[permission]]\nuser = \"a\"\ngroup = \"b\"\n[auth.groups]\nb = []",
+        "wsmb.toml:1: this [[permission]] has a user and a group; write two entries",
+    ),
+    (
+        "[[permission]]\ngroup = \"ops\"",
+        "wsmb.toml:2: permission.group names the group \"ops\", but there are no groups; write them below [auth.groups], like ops = [\"alice\", \"bob\"]",
+    ),
+    (
+        "[auth.groups]\ndev = \"a\"\nops = \"b\"\n[[permission]]\ngroup = \"op\"",
+        "wsmb.toml:5: permission.group names the group \"op\", which is not in [auth.groups]; there are dev, ops",
+    ),
+    ("[auth]\ngroups = 1", "wsmb.toml:2: auth.groups is a section: write [auth.groups]"),
+    ("[auth.groups]\nops = 1", "wsmb.toml:2: auth.groups.ops must be a list of texts, like [\"one\", \"two\"]"),
+    ("[auth.groups]\nops = [1]", "wsmb.toml:2: auth.groups.ops must be a list of users, like [\"alice\", \"ops-*\"]"),
+    ("[auth]\nkey = \"x\"", "wsmb.toml:2: auth.key is a list of sections: write [[auth.key]]"),
+    (
+        "[[auth.key]]\nid = \"a\"\nalgorithm = \"HS256\"\nsecret = \"geheim\"",
+        "wsmb.toml:1: this [[auth.key]] has no key: write key_file = \"FILE\", or key = \"…\"\nwsmb.toml:4: there is no key auth.key.secret; [[auth.key]] has id, algorithm, key, key_file, audience, issuer",
+    ),
+    (
+        "[[auth.key]]\nid = \"wsmb\"\nalgorithm = \"RS256\"\nkey = \"a\"\nkey_file = \"b\"",
+        "wsmb.toml:1: this [[auth.key]] has both key and key_file; remove one of them\nwsmb.toml:2: auth.key.id must not be \"wsmb\", the id of the broker's own key\nwsmb.toml:3: auth.key.algorithm must be \"HS256\", \"ES256\" or \"EdDSA\", not \"RS256\"",
+    ),
+    (
+        "[[auth.key]]\nid = \"a\"\nalgorithm = \"HS256\"\nkey = \"x\"\n[[auth.key]]\nid = \"a\"\nalgorithm = \"EdDSA\"\nkey = \"y\"",
+        "wsmb.toml:5: there are two [[auth.key]] with the id \"a\"",
     ),
     ("[server]\nheartbeat = 3601", "wsmb.toml:2: server.heartbeat must be from \"1s\" to \"1h\", not 3601"),
     (

@@ -43,6 +43,14 @@ fn each_warning_has_its_sentence() {
             "[[permission]]\nuser = \"*\"\n[[permission]]\nuser = \"alice\"",
             "[[permission]] for \"alice\" is never used",
         ),
+        (
+            "[auth.groups]\nops = [\"a1\", \"a2\"]\n[[permission]]\nuser = \"a*\"\n[[permission]]\ngroup = \"ops\"",
+            "[[permission]] for the group \"ops\" is never used: the entry for \"a*\" comes first",
+        ),
+        (
+            "[[auth.key]]\nid = \"app\"\nalgorithm = \"HS256\"\nkey_file = \"x\"",
+            "[[auth.key]]: there is no [[permission]], so a token without the claims wsmb.send and wsmb.receive may use every channel",
+        ),
     ];
     for (text, warning) in table {
         let warnings = warnings_of(text);

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use make::publication_of;
 pub use parse::Parser;
-pub use reply::{accepted, connect_reply, refusal};
+pub use reply::{accepted, connect_reply, refreshed, refusal};
 pub use time::iso8601;
 
 use wsmb_core::message::{Answer, ChannelName, DeliveryName, GroupName, Order, Publication};
@@ -54,6 +54,13 @@ pub enum Command<'a> {
         delivery: DeliveryName,
         /// The answer to the delivery.
         answer: Answer,
+    },
+    /// Replaces the token with which the client has logged in.
+    Refresh {
+        /// The new token. Secret.
+        token: Cow<'a, str>,
+        /// The id of the command, which the answer repeats: 1 to [`wsmb_core::limits::NAME_BYTES`] bytes.
+        id: Option<Cow<'a, str>>,
     },
 }
 

@@ -59,8 +59,9 @@ impl Parser {
             "ack" => acknowledge(fields, |_| Ok(Answer::Ack)).map_err(malformed),
             "nack" => acknowledge(fields, nack).map_err(malformed),
             "extend" => acknowledge(fields, |_| Ok(Answer::Extend)).map_err(malformed),
+            "refresh" => refresh(fields).map_err(malformed),
             _ => {
-                let known = "the commands are send-message, receive-message, ping, ack, nack and extend";
+                let known = "the commands are send-message, receive-message, ping, ack, nack, extend and refresh";
                 Err(Problem(Code::UnknownCommand, known.to_owned()))
             }
         }
@@ -144,6 +145,13 @@ fn duration(name: &str, json: Option<&[u8]>) -> Result<Option<Duration>, Problem
         None => Ok(None),
         Some(json) => field::duration(name, text(json)).map(Some).map_err(malformed),
     }
+}
+
+fn refresh<'a>(fields: &Fields<'a>) -> Result<Command<'a>, FieldError> {
+    let json = fields.token.ok_or("'token' is missing")?;
+    // The error must not show the value.
+    let token = field::string(text(json)).ok_or("'token' is not a string")?;
+    Ok(Command::Refresh { token, id: id(fields)? })
 }
 
 fn acknowledge<'a>(

@@ -28,6 +28,7 @@ pub(super) struct Fields<'a> {
     pub(super) retry_after: Option<&'a [u8]>,
     pub(super) reject: Option<&'a [u8]>,
     pub(super) reason: Option<&'a [u8]>,
+    pub(super) token: Option<&'a [u8]>,
     /// Whether a receiver could misunderstand the object as a `send-message`: it has two members `command`, `channel` or `data`, of which some parsers take the
     /// first and some the last; or it has a member that only frames from the broker have.
     pub(super) ambiguous: bool,
@@ -123,6 +124,10 @@ fn other_member<'a>(
         Cow::Owned(name) if !name.contains(&b'\\') => member(frame, scanner, &name, fields),
         Cow::Borrowed(b"group") => {
             fields.group = frame.get(scanner.value()?);
+            Ok(())
+        }
+        Cow::Borrowed(b"token") => {
+            fields.token = frame.get(scanner.value()?);
             Ok(())
         }
         Cow::Borrowed(b"order") => {

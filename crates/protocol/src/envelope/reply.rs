@@ -34,6 +34,12 @@ pub fn accepted(id: &str, receivers: u32, stored: bool, duplicate: bool) -> Stri
     out
 }
 
+/// Returns the answer to a `refresh` whose token is accepted.
+#[must_use]
+pub fn refreshed(id: Option<&str>) -> String {
+    refusal(Some("refresh"), Code::Accepted, "", id)
+}
+
 /// Returns the answer to a refused command. The answer has the members `command` and `id` only if they could be read. `detail`: text after the text of the
 /// code; may be empty.
 #[must_use]
@@ -107,6 +113,10 @@ mod tests {
         assert_eq!(
             refusal(Some("send-message"), Code::Malformed, "'data' is missing", Some("x")),
             r#"{"command":"send-message","response_code":"02","response_text":"Malformed: 'data' is missing","id":"x"}"#
+        );
+        assert_eq!(
+            refreshed(Some("7")),
+            r#"{"command":"refresh","response_code":"00","response_text":"Accepted","id":"7"}"#
         );
         assert_eq!(refusal(None, Code::Full, "", None), r#"{"response_code":"06","response_text":"Full"}"#);
     }

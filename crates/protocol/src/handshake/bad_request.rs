@@ -31,6 +31,14 @@ pub enum BadRequest {
     TopicEncoding,
     /// The topic is not a valid channel name.
     Topic(BadChannelName),
+    /// The query has a token.
+    TokenInAddress,
+    /// `ticket` is given twice.
+    TicketTwice,
+    /// A subprotocol begins like a token, but the rest is not a text in base64url, or there are two of them.
+    TokenProtocol,
+    /// A subprotocol has a token, but the client does not offer [`super::SUBPROTOCOL`], so the answer could name no subprotocol.
+    TokenAlone,
     /// `receiver` is invalid, for this reason.
     Receiver(&'static str),
     /// `receiver` is longer than [`wsmb_core::limits::NAME_BYTES`].
@@ -79,6 +87,15 @@ impl fmt::Display for BadRequest {
                 f.write_str("the topic is empty; name a channel, or leave 'topic' out for the envelope dialect")
             }
             Self::Topic(bad) => write!(f, "the topic is no channel name: {bad}"),
+            Self::TokenInAddress => f.write_str(
+                "a token must not be in the address, because proxies and browsers store addresses; send it in the header Authorization: Bearer, \
+                 as the subprotocol wsmb.token.BASE64URL, or ask for a ticket",
+            ),
+            Self::TicketTwice => f.write_str("'ticket' is given twice"),
+            Self::TokenProtocol => {
+                f.write_str("the subprotocol wsmb.token.… must be given once, with the token in base64url without padding")
+            }
+            Self::TokenAlone => f.write_str("offer the subprotocol wsmb.v1 beside wsmb.token.…: the broker never repeats a token"),
             Self::Receiver(wrong) => write!(f, "'receiver' {wrong}"),
             Self::ReceiverTooLong => write!(f, "'receiver' is longer than {} bytes", wsmb_core::limits::NAME_BYTES),
         }

@@ -20,11 +20,14 @@ use sha1::{Digest as _, Sha1};
 pub use bad_request::BadRequest;
 pub use broken_upgrade::{BrokenUpgrade, PROXY_SETTINGS};
 pub use client::{BadReply, client_request, parse_reply};
-pub use query::{pairs, percent_decode};
+pub use query::{pairs, percent_decode, ticket};
 pub use server::{Page, Request, Upgrade, parse_request, read_request, response, upgrade_reply, without_body};
 
 /// The subprotocol that makes a connection *modern* (SPEC section 3).
 pub const SUBPROTOCOL: &str = "wsmb.v1";
+
+/// The beginning of a subprotocol that carries a token in base64url, without padding (RFC 4648 section 5). Never sent back.
+pub const TOKEN_SUBPROTOCOL: &str = "wsmb.token.";
 
 /// Returns the user and the password in the value of an `Authorization` header (RFC 7617, UTF-8); `None` if it is not valid Basic authentication.
 ///
@@ -42,6 +45,13 @@ pub fn basic_credentials(authorization: &str) -> Option<(String, String)> {
     let decoded = String::from_utf8(LENIENT.decode(encoded.trim()).ok()?).ok()?;
     let (user, password) = decoded.split_once(':')?;
     Some((user.to_owned(), password.to_owned()))
+}
+
+/// Returns the token in the value of an `Authorization` header (RFC 6750 section 2.1); `None` if the scheme is not `Bearer`.
+#[must_use]
+pub fn bearer_token(authorization: &str) -> Option<&str> {
+    let (scheme, token) = authorization.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// Returns the `Sec-WebSocket-Accept` for a key (RFC 6455 section 4.2.2).

@@ -1,4 +1,4 @@
-//! Parses the query of a request: `?topic=NAME`, `?channel=NAME`, `?receiver=ID`.
+//! Parses the query of a request: `?topic=NAME`, `?channel=NAME`, `?receiver=ID`, `?ticket=TICKET`.
 
 use super::bad_request::BadRequest;
 use wsmb_core::message::ChannelName;
@@ -8,6 +8,7 @@ use wsmb_core::message::ChannelName;
 pub(super) struct QueryParameters {
     pub(super) topic: Option<ChannelName>,
     pub(super) receiver: Option<String>,
+    pub(super) ticket: Option<String>,
 }
 
 pub(super) fn parse(query: &str) -> Result<QueryParameters, BadRequest> {
@@ -38,6 +39,7 @@ pub(super) fn parse(query: &str) -> Result<QueryParameters, BadRequest> {
             _ => {}
         }
     }
+    parameters.ticket = ticket(query)?;
     Ok(parameters)
 }
 
@@ -47,6 +49,25 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (Option<String>, Option<String
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         (decode(name), decode(value))
     })
+}
+
+/// Returns the ticket in the query of a request.
+///
+/// # Errors
+/// There are two tickets, or a token: a token is good for long, and proxies and browsers keep addresses.
+pub fn ticket(query: &str) -> Result<Option<String>, BadRequest> {
+    let mut ticket = None;
+    for parameter in query.split('&') {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        match decode(name).as_deref() {
+            Some("token" | "access_token") => return Err(BadRequest::TokenInAddress),
+            Some("ticket") if ticket.is_some() => return Err(BadRequest::TicketTwice),
+            // A ticket that is not percent-encoded text is no ticket of this broker.
+            Some("ticket") => ticket = Some(decode(value).unwrap_or_default()),
+            _ => {}
+        }
+    }
+    Ok(ticket)
 }
 
 /// Decodes text from a query, in which `+` is a blank.

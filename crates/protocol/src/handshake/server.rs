@@ -1,8 +1,11 @@
 //! The handshake of the server: parses the request head, and writes the reply.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::bad_request::BadRequest;
 use super::broken_upgrade::BrokenUpgrade;
-use super::{SUBPROTOCOL, accept_value, lists, query, values};
+use super::{SUBPROTOCOL, TOKEN_SUBPROTOCOL, accept_value, lists, query, values};
 use crate::limits;
 use crate::origin;
 use crate::proxy::{Forwarding, header};
@@ -19,8 +22,8 @@ pub struct Request {
     pub query: String,
     /// The value of the `Authorization` header. See [`super::basic_credentials`].
     pub authorization: Option<String>,
-    /// The request for a WebSocket: a `GET` of HTTP/1.1 with `Upgrade: websocket` and `Connection: upgrade`.
-    pub upgrade: Option<Upgrade>,
+    /// The request for a WebSocket (in a box, because the handshakes of many clients wait at the same time): a `GET` of HTTP/1.1 with `Upgrade: websocket` and `Connection: upgrade`.
+    pub upgrade: Option<Box<Upgrade>>,
     /// What is missing, if a proxy has damaged a request for a WebSocket. Never set if `upgrade` is set.
     pub broken_upgrade: Option<BrokenUpgrade>,
     /// The addresses that proxies have added.
@@ -52,6 +55,10 @@ pub struct Upgrade {
     pub topic: Option<ChannelName>,
     /// `?receiver=`: the name of the receiver.
     pub receiver: Option<String>,
+    /// The token in a subprotocol ([`super::TOKEN_SUBPROTOCOL`]). Secret.
+    pub token: Option<String>,
+    /// `?ticket=`. Secret.
+    pub ticket: Option<String>,
 }
 
 /// Parses the request head at the beginning of `bytes`. Returns the request and the length of its head; `None` if the head is incomplete.
@@ -92,7 +99,7 @@ pub fn read_request(
     let (path, query) = split_target(target);
     let broken_upgrade = if method == "GET" { BrokenUpgrade::find(headers, version) } else { None };
     let is_upgrade = method == "GET" && broken_upgrade.is_none() && lists(headers, "Upgrade", "websocket");
-    let upgrade = if is_upgrade { Some(upgrade(headers, query)?) } else { None };
+    let upgrade = if is_upgrade { Some(Box::new(upgrade(headers, query)?)) } else { None };
     let mut authorization = values(headers, "Authorization");
     let request = Request {
         method: method.to_owned(),
@@ -148,11 +155,24 @@ fn upgrade(headers: &[httparse::Header<'_>], query: &str) -> Result<Upgrade, Bad
     let (Some(key), None) = (keys.next().filter(|key| !key.is_empty()), keys.next()) else {
         return Err(BadRequest::Key);
     };
-    let parameters = query::parse(query)?;
     // Subprotocols, unlike the other tokens, are compared exactly (RFC 6455 section 11.3.4).
-    let modern = values(headers, "Sec-WebSocket-Protocol")
-        .any(|offered| offered.split(',').any(|protocol| protocol.trim() == SUBPROTOCOL));
-    Ok(Upgrade { key: key.to_owned(), modern, topic: parameters.topic, receiver: parameters.receiver })
+    let offered = values(headers, "Sec-WebSocket-Protocol").flat_map(|offered| offered.split(',')).map(str::trim);
+    let (mut modern, mut token) = (false, None);
+    for protocol in offered {
+        modern |= protocol == SUBPROTOCOL;
+        if let Some(encoded) = protocol.strip_prefix(TOKEN_SUBPROTOCOL) {
+            let decoded = URL_SAFE_NO_PAD.decode(encoded).ok().and_then(|token| String::from_utf8(token).ok());
+            if decoded.is_none() || token.is_some() {
+                return Err(BadRequest::TokenProtocol);
+            }
+            token = decoded;
+        }
+    }
+    if token.is_some() && !modern {
+        return Err(BadRequest::TokenAlone);
+    }
+    let query::QueryParameters { topic, receiver, ticket } = query::parse(query)?;
+    Ok(Upgrade { key: key.to_owned(), modern, topic, receiver, token, ticket })
 }
 
 /// Returns the reply that opens the WebSocket. The reply has at most [`limits::UPGRADE_REPLY`] bytes, and the spelling that the strictest old client demands.

@@ -38,7 +38,10 @@ fn the_request_of_the_php_scripts() {
     let credentials = basic_credentials(&request.authorization.unwrap());
     assert_eq!(credentials, Some(("user".to_owned(), "pass".to_owned())));
     let upgrade = request.upgrade.unwrap();
-    assert_eq!(upgrade, Upgrade { key: KEY.to_owned(), modern: false, topic: None, receiver: None });
+    assert_eq!(
+        *upgrade,
+        Upgrade { key: KEY.to_owned(), modern: false, topic: None, receiver: None, token: None, ticket: None }
+    );
 }
 
 #[test]
@@ -321,5 +324,70 @@ proptest! {
         let _ = parse_reply(&bytes, KEY, Some(SUBPROTOCOL));
         let _ = parse_request(upgrade_of(&format!("/?{query}"), "").as_bytes());
         let _ = basic_credentials(&query);
+    }
+}
+
+/// The token `a.b.c` as a subprotocol.
+const TOKEN_PROTOCOL: &str = "wsmb.token.YS5iLmM";
+
+#[test]
+fn a_token_comes_in_a_subprotocol_and_is_never_sent_back() {
+    for header in [
+        format!("Sec-WebSocket-Protocol: wsmb.v1, {TOKEN_PROTOCOL}\r\n"),
+        format!("Sec-WebSocket-Protocol: {TOKEN_PROTOCOL},wsmb.v1\r\n"),
+        format!("Sec-WebSocket-Protocol: {TOKEN_PROTOCOL}\r\nsec-websocket-protocol: x, wsmb.v1\r\n"),
+    ] {
+        let upgrade = parsed(&upgrade_of("/", &header)).upgrade.unwrap();
+        assert_eq!((upgrade.token.as_deref(), upgrade.modern), (Some("a.b.c"), true), "{header}");
+        let reply = String::from_utf8(upgrade_reply(&upgrade)).unwrap();
+        assert!(reply.contains("\r\nSec-WebSocket-Protocol: wsmb.v1\r\n"), "{reply}");
+        assert!(!reply.contains("token") && !reply.contains("YS5"), "{reply}");
+    }
+}
+
+#[test]
+fn an_unusable_token_in_a_subprotocol_is_refused_without_repeating_it() {
+    let twice = format!("{TOKEN_PROTOCOL}, {TOKEN_PROTOCOL}");
+    for (protocols, words) in [
+        (format!("wsmb.v1, {TOKEN_PROTOCOL}="), "without padding"),
+        (format!("wsmb.v1, {TOKEN_PROTOCOL}/x"), "in base64url"),
+        ("wsmb.v1, wsmb.token._w".to_owned(), "in base64url"),
+        (format!("wsmb.v1, {twice}"), "given once"),
+        (TOKEN_PROTOCOL.to_owned(), "offer the subprotocol wsmb.v1 beside"),
+        (format!("WSMB.V1, {TOKEN_PROTOCOL}"), "offer the subprotocol wsmb.v1 beside"),
+    ] {
+        let (status, text) = refused(&upgrade_of("/", &format!("Sec-WebSocket-Protocol: {protocols}\r\n")));
+        assert_eq!(status, 400, "{protocols}");
+        assert!(text.contains(words) && !text.contains("YS5"), "{protocols}: {text}");
+    }
+    // Other subprotocols are none of the broker's business.
+    assert_eq!(parsed(&upgrade_of("/", "Sec-WebSocket-Protocol: wsmb.tokens.x\r\n")).upgrade.unwrap().token, None);
+}
+
+#[test]
+fn a_ticket_may_be_in_the_address_and_a_token_may_not() {
+    let ticket = |target: &str| parsed(&upgrade_of(target, "")).upgrade.unwrap().ticket;
+    assert_eq!(ticket("/?ticket=a%2Db_c&topic=sms").as_deref(), Some("a-b_c"));
+    assert_eq!((ticket("/?tickets=x"), ticket("/")), (None, None));
+    assert_eq!(ticket("/?ticket").as_deref(), Some(""), "an empty ticket is a wrong one, not a missing one");
+    assert!(refused(&upgrade_of("/?ticket=a&ticket=b", "")).1.contains("given twice"));
+    for target in ["/?token=geheim", "/ws?topic=sms&access_token=geheim", "/?%74oken=geheim", "/?token"] {
+        let (status, text) = refused(&upgrade_of(target, ""));
+        assert_eq!(status, 400, "{target}");
+        assert!(text.contains("must not be in the address") && !text.contains("geheim"), "{text}");
+    }
+}
+
+#[test]
+fn a_bearer_token_is_found_in_the_header() {
+    for (value, token) in [
+        ("Bearer a.b.c", Some("a.b.c")),
+        (" bearer  a.b.c ", Some("a.b.c")),
+        ("BEARER x", Some("x")),
+        ("Basic YTpi", None),
+        ("Bearer", None),
+        ("a.b.c", None),
+    ] {
+        assert_eq!(bearer_token(value), token, "{value:?}");
     }
 }

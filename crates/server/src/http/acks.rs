@@ -80,7 +80,7 @@ pub(super) async fn answer(hub: &Arc<Hub>, asked: Asked, identity: &Identity) ->
     if let Some(delivery) = answers.up_to {
         let mailbox = DeliveryName::parse(&delivery)
             .and_then(|name| Some((hub.mailboxes.of(name.connection)?, name.sequence)))
-            .filter(|(mailbox, _)| mailbox.session.profile.identity.user == identity.user);
+            .filter(|(mailbox, _)| mailbox.session.profile.user() == identity.user());
         match mailbox {
             Some((mailbox, sequence)) => known += receiver::acknowledge_up_to(hub, &mailbox, sequence),
             None => unknown.push(delivery),

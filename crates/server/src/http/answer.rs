@@ -13,8 +13,8 @@ use super::asked::Asked;
 use super::body::Body;
 use super::response::{self, Problem, going_down, no_websocket};
 use super::router::{Resource, is_reserved};
-use super::{acks, publish, receive};
-use crate::access::{Credentials, Identity, Login};
+use super::{acks, publish, receive, tokens};
+use crate::access::{Identity, Login};
 use crate::counters::Counters;
 use crate::failed_logins::Reason;
 use crate::hub::Hub;
@@ -44,7 +44,11 @@ pub(super) async fn answer(hub: &Arc<Hub>, asked: Asked) -> Response<Body> {
 /// Returns the refusal if the request comes from a page that may not connect.
 fn refuse_page(hub: &Hub, asked: &Asked) -> Option<Problem> {
     let access = hub.access();
-    let anonymous = access.anonymous && asked.head.authorization.is_none();
+    let credentials = asked.credentials();
+    if credentials.are_explicit() {
+        return None;
+    }
+    let anonymous = access.anonymous && credentials.are_missing();
     let sentence = hub.origins.refusal(asked.head.page.as_ref()?, &asked.client, &access.origins, anonymous)?;
     Counters::add(&hub.counters.forbidden, 1);
     Some(Problem::of(Code::Forbidden, sentence))
@@ -76,6 +80,8 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         Resource::Messages(channel) => receive::receive(hub, &asked, (&identity, &users), Some(channel)).await,
         Resource::AllMessages => receive::receive(hub, &asked, (&identity, &users), None).await,
         Resource::Acks => acks::answer(hub, asked, &identity).await,
+        Resource::Tokens => tokens::issue_token(hub, asked, &identity).await,
+        Resource::Tickets => tokens::issue_ticket(hub, &identity, users),
         Resource::Health | Resource::Readiness => Ok(health(hub)),
     }
 }
@@ -109,8 +115,7 @@ async fn login(hub: &Hub, asked: &Asked) -> Result<(Identity, Arc<Users>), Probl
     }
     let from = asked.client.address.ip();
     let access = hub.access();
-    let credentials = Credentials { authorization: asked.head.authorization.as_deref() };
-    let login = timeout(limits::LOGIN_TIME, access.login(credentials, from)).await;
+    let login = timeout(limits::LOGIN_TIME, access.login(asked.credentials(), from)).await;
     match login {
         Ok(Login::Welcome(identity, users)) => Ok((identity, users)),
         Ok(Login::Busy) | Err(_) => {
@@ -120,14 +125,17 @@ async fn login(hub: &Hub, asked: &Asked) -> Result<(Identity, Arc<Users>), Probl
         Ok(Login::Slowed(user)) => {
             hub.failed_logins.log(from, &user, Reason::TooMany);
             let wait = wsmb_auth::limits::LOGIN_DELAY_MAX.as_secs().to_string();
-            let problem = Problem::of(Code::SlowDown, "too many wrong passwords came from this address; try again");
+            let problem = Problem::of(Code::SlowDown, "too many logins from this address have failed; try again");
             Err(problem.header(RETRY_AFTER, wait))
         }
         Ok(Login::Rejected(user, reason)) => {
             Counters::add(&hub.counters.unauthorized, 1);
             hub.failed_logins.log(from, &user, reason);
-            let problem = Problem::of(Code::Rejected, "the credentials are missing or wrong");
-            Err(problem.header(WWW_AUTHENTICATE, "Basic realm=\"wsmb\""))
+            let sentence = reason.sentence();
+            let is_token = sentence.is_some();
+            let detail = sentence.unwrap_or_else(|| "the credentials are missing or wrong".to_owned());
+            let problem = Problem::of(Code::Rejected, detail).header(WWW_AUTHENTICATE, "Basic realm=\"wsmb\"");
+            Err(if is_token { problem.header(WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"") } else { problem })
         }
     }
 }

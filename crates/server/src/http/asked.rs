@@ -8,6 +8,7 @@ use hyper::{HeaderMap, Method, StatusCode};
 use tokio::time::timeout;
 
 use super::response::Problem;
+use crate::access::Credentials;
 use crate::hub::Hub;
 use crate::limits;
 use crate::proxies::Client;
@@ -20,10 +21,16 @@ pub(super) struct Asked {
     pub(super) head: handshake::Request,
     pub(super) headers: HeaderMap,
     pub(super) client: Client,
+    /// The ticket in the query.
+    pub(super) ticket: Option<String>,
     pub(super) body: Incoming,
 }
 
 impl Asked {
+    pub(super) fn credentials(&self) -> Credentials<'_> {
+        Credentials { authorization: self.head.authorization.as_deref(), token: None, ticket: self.ticket.as_deref() }
+    }
+
     /// Reads the body.
     ///
     /// # Errors

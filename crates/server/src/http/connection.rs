@@ -105,8 +105,9 @@ impl Connection<'_> {
     }
 
     async fn respond(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-        let head = match read_head(&request) {
-            Ok(head) => head,
+        let read = read_head(&request).and_then(|head| Ok((handshake::ticket(&head.query)?, head)));
+        let (ticket, head) = match read {
+            Ok(read) => read,
             Err(bad) => {
                 self.hub.proxies.note_bad_request(self.peer, bad);
                 return Ok(Problem::from(bad).into());
@@ -123,7 +124,7 @@ impl Connection<'_> {
         }
         let client = self.hub.proxies.client(self.peer, self.header, &head.forwarding, &self.hub.access().trusted);
         let (parts, body) = request.into_parts();
-        let asked = Asked { method: parts.method, head, headers: parts.headers, client, body };
+        let asked = Asked { method: parts.method, head, headers: parts.headers, client, ticket, body };
         let response = answer::answer(self.hub, asked).await;
         if !response.body().is_stream() {
             self.slot.expose(client.address.ip());

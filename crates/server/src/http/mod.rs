@@ -19,6 +19,7 @@
 //! * `receiver`     begins, continues and ends receivers
 //! * `receive`      deliveries as events, as lines or as a batch; `stream` is the body
 //! * `acks`         answers to deliveries
+//! * `tokens`       issues tokens and tickets
 //! * `reaper`       ends receivers whose client has not come back
 //! * `response`     responses, and problems as RFC 9457 describes them
 //!
@@ -44,6 +45,7 @@ mod response;
 mod router;
 mod stream;
 mod subscription;
+mod tokens;
 
 pub(super) use connection::serve;
 pub(super) use mailboxes::Mailboxes;

@@ -45,6 +45,9 @@ impl Options {
                 return Err(Problem::malformed("the query is not percent-encoded UTF-8"));
             };
             let name = name.to_ascii_lowercase();
+            if name == "ticket" {
+                continue;
+            }
             if !NAMES.contains(&&*name) {
                 let known = NAMES.join(", ");
                 return Err(Problem::malformed(format!("the query has an unknown option; the options are {known}")));

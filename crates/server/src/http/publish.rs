@@ -54,7 +54,7 @@ pub(super) async fn publish(
     channel: &ChannelName,
 ) -> std::result::Result<Response<Body>, Problem> {
     let options = Options::read(&asked.head.query, &asked.headers)?;
-    let user = &identity.user;
+    let user = identity.user();
     if !hub.access().may_send(identity, channel) {
         hub.note_forbidden(user, &asked.client.address, channel);
         return Err(Problem::of(Code::Forbidden, format!("user \"{user}\" may not send to channel \"{channel}\"")));

@@ -30,8 +30,8 @@ pub(super) async fn receive(
     let mut subscription = Subscription::read(channel, &asked.head.query, &asked.headers)?;
     let access = hub.access();
     if let Some(channel) = subscription.channels.iter().find(|channel| !access.may_receive(identity, channel)) {
-        hub.note_forbidden(&identity.user, &asked.client.address, channel);
-        let detail = format!("user \"{}\" may not receive from channel \"{channel}\"", identity.user);
+        hub.note_forbidden(identity.user(), &asked.client.address, channel);
+        let detail = format!("user \"{}\" may not receive from channel \"{channel}\"", identity.user());
         return Err(Problem::of(Code::Forbidden, detail));
     }
     if hub.stop.has_begun() {

@@ -59,7 +59,7 @@ pub(super) fn attach(
     client: &Client,
     subscription: &Subscription,
 ) -> Result<Attached, Problem> {
-    let name = subscription.receiver.clone().map(|id| ReceiverKey { user: identity.user.clone(), id });
+    let name = subscription.receiver.clone().map(|id| ReceiverKey { user: identity.user().clone(), id });
     let known = name.as_ref().and_then(|name| hub.mailboxes.named(name));
     let mailbox = match known {
         Some(mailbox) => mailbox,
@@ -74,7 +74,7 @@ pub(super) fn attach(
     if !receives(hub, &attached.mailbox, subscription) {
         let subscribe = Subscribe {
             connection: session.id,
-            user: identity.user.clone(),
+            user: identity.user().clone(),
             channels: subscription.channels.clone(),
             order: subscription.order,
             ack: AckMode::Manual,
@@ -154,7 +154,7 @@ pub(super) fn acknowledge_up_to(hub: &Hub, mailbox: &Mailbox, sequence: u64) -> 
 pub(super) fn answer(hub: &Hub, identity: &Identity, delivery: DeliveryName, answer: Answer) -> bool {
     let Some(mailbox) = hub.mailboxes.of(delivery.connection) else { return false };
     let is_extend = matches!(answer, Answer::Extend);
-    let is_known = mailbox.session.profile.identity.user == identity.user
+    let is_known = mailbox.session.profile.user() == identity.user()
         && if is_extend { mailbox.is_unanswered(delivery.sequence) } else { mailbox.answered(delivery.sequence) };
     if is_known {
         let request = Request::Acknowledge { sequence: delivery.sequence, answer: Box::new(answer), first: false };

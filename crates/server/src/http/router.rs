@@ -38,6 +38,10 @@ pub(super) enum Resource {
     AllMessages,
     /// `/api/v1/acks`
     Acks,
+    /// `/api/v1/tokens`
+    Tokens,
+    /// `/api/v1/tickets`
+    Tickets,
 }
 
 impl Resource {
@@ -53,6 +57,8 @@ impl Resource {
             ["api", "v1", "channels", channel, "messages"] => Self::Messages(channel_name(channel)?),
             ["api", "v1", "messages"] => Self::AllMessages,
             ["api", "v1", "acks"] => Self::Acks,
+            ["api", "v1", "tokens"] => Self::Tokens,
+            ["api", "v1", "tickets"] => Self::Tickets,
             _ => return Ok(None),
         }))
     }
@@ -63,7 +69,7 @@ impl Resource {
             Self::Health | Self::Readiness => &[Method::GET, Method::HEAD],
             Self::Messages(_) => &[Method::GET, Method::POST],
             Self::AllMessages => &[Method::GET],
-            Self::Acks => &[Method::POST],
+            Self::Acks | Self::Tokens | Self::Tickets => &[Method::POST],
         }
     }
 

@@ -86,6 +86,7 @@ impl Subscription {
                     self.channels.push(channel);
                 }
             }
+            "ticket" => {}
             "order" => {
                 self.order = match value {
                     "list" => Order::List,

@@ -4,38 +4,42 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::memory;
-use wsmb_auth::{Permissions, Rate, RateRules};
-use wsmb_config::{Config, ConfigError};
+use wsmb_auth::{Algorithm, Key, Permissions, Rate, RateRules};
+use wsmb_config::{Config, ConfigError, TokenKey};
 use wsmb_core::broker;
 use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
 use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
 
-/// Why the configuration gives no settings for the store.
+/// Why the configuration gives no settings.
 #[derive(Debug)]
-pub(crate) enum BadStore {
+pub(crate) enum BadSettings {
+    /// A key for tokens is unusable: the text names it.
+    Key(String),
     /// An entry of `[store.columns]` is wrong.
     Column(BadColumn),
     /// The file with the password of the database server cannot be read.
     Password(ConfigError),
 }
 
-impl fmt::Display for BadStore {
+impl fmt::Display for BadSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Key(error) => f.write_str(error),
             Self::Column(error) => error.fmt(f),
             Self::Password(error) => error.fmt(f),
         }
     }
 }
 
-/// Returns the settings with which the server starts. Blocks: the store's password may be in a file.
+/// Returns the settings with which the server starts. Blocks: keys and the store's password may be in files.
 ///
 /// # Errors
-/// [`BadStore`].
-pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
+/// [`BadSettings`].
+pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadSettings> {
     Ok(Settings {
         listeners: listeners(config),
         limits: ConnectionLimits {
@@ -59,7 +63,7 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
             memory_budget: memory::budget(&config.server),
             bounds: broker::Bounds::default(),
         },
-        access: access(config),
+        access: access(config)?,
         store: StoreChoice {
             settings: store_settings(config)?,
             name: config.store.url.to_string(),
@@ -69,9 +73,33 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
     })
 }
 
-/// Returns the part of `new` that a server that runs with `running` takes over without a restart, and the names of the settings that need a restart.
-pub(crate) fn reload(running: &Config, new: &Config) -> Reload {
-    Reload { policies: new.policies.clone(), access: access(new), needs_restart: running.changes_needing_restart(new) }
+/// Returns the part of `new` that a server that runs with `running` takes over without a restart, and the names of the settings that need a restart. Blocks:
+/// keys may be in files.
+///
+/// # Errors
+/// [`BadSettings::Key`].
+pub(crate) fn reload(running: &Config, new: &Config) -> Result<Reload, BadSettings> {
+    let needs_restart = running.changes_needing_restart(new);
+    Ok(Reload { policies: new.policies.clone(), access: access(new)?, needs_restart })
+}
+
+/// Returns the keys of `[[auth.key]]`. Blocks: they may be in files.
+///
+/// # Errors
+/// The first key that cannot be read or used.
+pub(crate) fn keys(config: &Config) -> Result<Vec<Arc<Key>>, BadSettings> {
+    config.auth.keys.iter().map(|key| self::key(key).map(Arc::new)).collect()
+}
+
+/// Returns one key of `[[auth.key]]`. Blocks: it may be in a file.
+///
+/// # Errors
+/// The key cannot be read or used.
+pub(crate) fn key(key: &TokenKey) -> Result<Key, BadSettings> {
+    let bad = |problem: &dyn fmt::Display| BadSettings::Key(format!("[[auth.key]] {:?}: {problem}", key.id));
+    let text = key.read().map_err(|problem| bad(&problem))?;
+    let algorithm = Algorithm::parse(key.algorithm).ok_or_else(|| bad(&"unknown algorithm"))?;
+    Key::new(&key.id, algorithm, &text, key.audience.clone(), key.issuer.clone()).map_err(|problem| bad(&problem))
 }
 
 /// Returns a listener for each address of the configuration.
@@ -80,25 +108,27 @@ pub(crate) fn listeners(config: &Config) -> Vec<Listener> {
     all.map(|listener| Listener { address: listener.address, proxy_protocol: listener.proxy_protocol }).collect()
 }
 
-fn access(config: &Config) -> AccessSettings {
+fn access(config: &Config) -> Result<AccessSettings, BadSettings> {
     let permissions = config.auth.permissions.iter().fold(Permissions::default(), |permissions, permission| {
-        permissions.with(&permission.user, &permission.send, &permission.receive)
+        permissions.with(permission.who.users(), &permission.send, &permission.receive)
     });
     let rate = |rate: Option<(u32, Duration)>| rate.and_then(|(count, period)| Rate::new(count, period));
     let rates =
         config.auth.rates.iter().fold(RateRules::default(), |rules, entry| {
             rules.with(&entry.user, rate(entry.publish), rate(entry.connect))
         });
-    AccessSettings {
+    Ok(AccessSettings {
         htpasswd: config.auth.htpasswd.clone(),
         users: config.auth.users.clone(),
         admins: config.auth.admins.clone(),
         anonymous: config.auth.anonymous,
+        keys: keys(config)?,
+        token_key: config.auth.token_key.clone(),
         permissions,
         rates,
         trusted_proxies: config.server.trusted_proxies.clone(),
         origins: config.server.origins.clone(),
-    }
+    })
 }
 
 /// Returns the file that keeps the ids of publications. Returns `None` if the store is `memory:` or no file is configured.
@@ -114,16 +144,16 @@ fn ids(config: &Config) -> Option<PathBuf> {
 /// Returns the settings with which the store is opened. Blocks: the password may be in a file.
 ///
 /// # Errors
-/// [`BadStore`].
-pub(crate) fn store_settings(config: &Config) -> Result<StoreSettings, BadStore> {
+/// [`BadSettings`].
+pub(crate) fn store_settings(config: &Config) -> Result<StoreSettings, BadSettings> {
     let store = &config.store;
     let columns = store.columns.iter().map(|(column, pointer)| (column.as_str(), pointer.as_str()));
     let journal = store.journal.as_ref().filter(|_| store.url.server().is_some());
     Ok(StoreSettings {
         url: store.url.with_secrets().to_owned(),
-        password: store.read_password().map_err(BadStore::Password)?,
+        password: store.read_password().map_err(BadSettings::Password)?,
         prefix: store.prefix.clone(),
-        columns: Columns::parse(columns).map_err(BadStore::Column)?,
+        columns: Columns::parse(columns).map_err(BadSettings::Column)?,
         max_size: store.max_size,
         journal: journal.map(|path| JournalSettings { path: path.clone(), bytes: store.journal_max }),
         ..StoreSettings::default()

@@ -12,7 +12,7 @@ use self::report::Report;
 use super::output::count;
 use super::settings::Settings;
 use super::{Failure, Outcome, build};
-use wsmb_auth::{Credentials, Users, first_start};
+use wsmb_auth::{Credentials, OwnKey, Users, first_start};
 use wsmb_config::{Config, Listener, StoreUrl};
 use wsmb_core::policy::{ChannelPolicy, Dispatch};
 use wsmb_store::{Inspection, StoreError, StoreSettings};
@@ -74,6 +74,7 @@ impl Check {
         }
         report.warnings(wsmb_config::warnings(config, self.settings.config.as_deref()));
         check_users(&self.settings, config, report);
+        check_keys(config, report);
         let holder = check_store(config, report);
         check_listeners(&build::listeners(config), holder.as_deref(), report);
         report.errors(files::write_errors(&self.settings, config));
@@ -116,6 +117,21 @@ fn check_users(settings: &Settings, config: &Config, report: &mut Report) {
     check_permissions(config, &users.names().collect::<Vec<_>>(), report);
 }
 
+/// Reports the keys for tokens, and an error for each one that cannot be used.
+fn check_keys(config: &Config, report: &mut Report) {
+    let mut good = Vec::new();
+    for key in &config.auth.keys {
+        match build::key(key) {
+            Ok(_) => good.push(format!("{} ({})", key.id, key.algorithm)),
+            Err(problem) => report.error(problem.to_string()),
+        }
+    }
+    if !good.is_empty() {
+        report.fact("keys for tokens", good.join(", "));
+    }
+    report.warnings(OwnKey::load(config.auth.token_key.clone()).1);
+}
+
 /// Reports the number of permission rules, and warns about each rule that matches no user.
 fn check_permissions(config: &Config, users: &[&str], report: &mut Report) {
     let permissions = &config.auth.permissions;
@@ -124,13 +140,12 @@ fn check_permissions(config: &Config, users: &[&str], report: &mut Report) {
     }
     report.fact("permissions", count(permissions.len() as u64, "rule"));
     for permission in permissions {
-        let pattern = WildMatch::new(&permission.user);
-        let is_for_anonymous = config.auth.anonymous && pattern.matches("");
-        if !is_for_anonymous && !users.iter().any(|user| pattern.matches(user)) {
-            report.warning(format!(
-                "[[permission]] for {:?} matches no user, so the rule has no effect",
-                permission.user
-            ));
+        let patterns: Vec<_> = permission.who.users().iter().map(|user| WildMatch::new(user)).collect();
+        let matches = |user: &str| patterns.iter().any(|pattern| pattern.matches(user));
+        let is_for_anonymous = config.auth.anonymous && matches("");
+        // The users of tokens need no password, so they are not known.
+        if config.auth.keys.is_empty() && !is_for_anonymous && !users.iter().any(|user| matches(user)) {
+            report.warning(format!("[[permission]] for {} matches no user, so the rule has no effect", permission.who));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Finds the address of the broker, the user and the password for a client command.
+//! Finds the address of the broker, and the user and the password or the token, for a client command.
 //!
 //! Never sends a stored password to another address than the one that the password was stored for.
 
@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::Failure;
 use super::contexts::{self, Context, Contexts};
-use wsmb_client::{Credentials, Options, Url};
+use wsmb_client::{Credentials, Options, Token, Url};
 
 /// The address that is used if no address is given and no login called "default" is stored.
 pub(crate) const LOCAL: &str = "ws://127.0.0.1:8888";
@@ -32,6 +32,10 @@ pub(crate) struct Connect {
     /// File whose first line is the password [default: WSMB_PASSWORD, else the stored login]
     #[arg(long, global = true, value_name = "FILE")]
     password_file: Option<PathBuf>,
+
+    /// File whose first line is a token, instead of user and password [default: WSMB_TOKEN]
+    #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["user", "password_file", "context"])]
+    token_file: Option<PathBuf>,
 }
 
 impl Connect {
@@ -49,6 +53,9 @@ impl Connect {
                  omit ?topic= and give the channel as an argument",
             ));
         }
+        if let Some(token) = self.token(&url)? {
+            return Ok((url, Options { token: Some(token), ..Options::default() }));
+        }
         let file = self.password_file.as_deref().map(read_password).transpose()?;
         let mut sources = LoginSources {
             flag: self.user.clone(),
@@ -65,6 +72,18 @@ impl Connect {
         }
         let credentials = sources.credentials().map_err(Failure::Misuse)?;
         Ok((url, Options { credentials, ..Options::default() }))
+    }
+
+    /// Returns the token of `--token-file`, or of `WSMB_TOKEN` unless the command line names a user.
+    fn token(&self, url: &Url) -> Result<Option<Token>, Failure> {
+        let names_user = self.user.is_some() || self.password_file.is_some() || self.context.is_some();
+        let text = match &self.token_file {
+            Some(file) => Some(read_token(file)?),
+            None if names_user || url.user().is_some() => None,
+            None => variable("WSMB_TOKEN")?,
+        };
+        let invalid = || Failure::misuse("the token has blanks or other characters that no token has");
+        text.map(|text| Token::new(text.trim()).ok_or_else(invalid)).transpose()
     }
 
     /// Returns the address of the broker, and the stored login if `--context` or `WSMB_CONTEXT` names one.
@@ -124,11 +143,23 @@ fn variable(name: &str) -> Result<Option<String>, Failure> {
 /// # Errors
 /// The file cannot be read, or its first line is empty.
 pub(crate) fn read_password(path: &Path) -> Result<String, Failure> {
+    first_line(path, "password file")
+}
+
+/// Returns the first line of a file with a token.
+///
+/// # Errors
+/// The file cannot be read, or its first line is empty.
+pub(crate) fn read_token(path: &Path) -> Result<String, Failure> {
+    first_line(path, "token file")
+}
+
+fn first_line(path: &Path, kind: &str) -> Result<String, Failure> {
     let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::failed(format_args!("cannot read the password file {}: {error}", path.display())))?;
+        .map_err(|error| Failure::failed(format_args!("cannot read the {kind} {}: {error}", path.display())))?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => Err(Failure::failed(format_args!("the first line of the password file {} is empty", path.display()))),
+        _ => Err(Failure::failed(format_args!("the first line of the {kind} {} is empty", path.display()))),
     }
 }
 

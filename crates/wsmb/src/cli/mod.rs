@@ -28,6 +28,7 @@ mod send;
 mod serve;
 mod settings;
 mod signals;
+mod token;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -67,6 +68,7 @@ enum Command {
     Ping(ping::Ping),
     Login(login::Login),
     Passwd(passwd::Passwd),
+    Token(token::Token),
     Check(check::Check),
     Queue(queue::Queue),
     Import(import::Import),
@@ -95,6 +97,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Ping(command) => block_on(command.run()),
         Command::Login(command) => block_on(command.run()),
         Command::Passwd(command) => command.run(),
+        Command::Token(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Queue(command) => command.run(),
         Command::Import(command) => command.run(),

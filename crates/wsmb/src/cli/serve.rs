@@ -73,7 +73,7 @@ impl Serve {
                 settings.add_first_admin(&mut config);
                 // The call only fails if the log does not exist any more; then there is no level to set.
                 let _ = log.modify(|level| *level = LevelFilter::from_level(config.log.level));
-                Ok(build::reload(&running, &config))
+                build::reload(&running, &config).map_err(|problem| problem.to_string())
             })
         };
         let mut started = false;

@@ -18,7 +18,7 @@ use crate::platform::variable_key;
 pub(super) const PREFIX: &str = "WSMB_";
 
 /// Names that a message cannot set, without `WSMB_`: variables that the gateway sets for the command, and settings of this program.
-const RESERVED: [&str; 11] = [
+const RESERVED: [&str; 13] = [
     "ID",
     "CHANNEL",
     "ATTEMPT",
@@ -27,6 +27,8 @@ const RESERVED: [&str; 11] = [
     "USER",
     "PASSWORD",
     "PASSWORD_FILE",
+    "TOKEN",
+    "TOKEN_FILE",
     "CONFIG",
     "CONTEXT",
     "GROUP",

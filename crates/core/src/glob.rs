@@ -1,8 +1,9 @@
-//! Compares patterns, in which `*` matches any characters and `?` matches one.
+//! Compares patterns, in which `*` matches any characters and `?` matches one. Must never be used to match a name: `wildmatch` does.
 
 /// Whether `earlier` matches every name that `later` matches. May return false wrongly (`?*` does match all names of `*?`), but never
 /// returns true wrongly.
-pub(super) fn covers(earlier: &str, later: &str) -> bool {
+#[must_use]
+pub fn covers(earlier: &str, later: &str) -> bool {
     let later: Vec<char> = later.chars().collect();
     // reach[j]: the part of `earlier` read so far covers the first j characters of `later`.
     let mut reach = vec![false; later.len() + 1];
@@ -27,7 +28,8 @@ pub(super) fn covers(earlier: &str, later: &str) -> bool {
 }
 
 /// The length of the shortest name that the pattern matches, in characters.
-pub(super) fn shortest_match(pattern: &str) -> usize {
+#[must_use]
+pub fn shortest_match(pattern: &str) -> usize {
     pattern.chars().filter(|&character| character != '*').count()
 }
 

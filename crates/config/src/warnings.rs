@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use wildmatch::WildMatch;
 
-use super::glob;
 use super::model::{Config, KeyText, Listener, Permission};
-use super::model::{Config, Listener};
 use super::platform::{is_world_readable, open_files};
 use wsmb_core::glob;
 use wsmb_core::policy::ChannelPolicy;

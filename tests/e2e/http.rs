@@ -1,5 +1,6 @@
 //! The HTTP interface: real requests over real sockets, with curl where a person would use curl.
 
+mod admin;
 mod hostile;
 mod publish;
 mod receive;

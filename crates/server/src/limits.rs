@@ -244,3 +244,12 @@ pub(crate) const EXPIRY_LOOK: Duration = Duration::from_secs(1);
 
 /// Bytes of a request for a token: the patterns of a token of the largest size.
 pub const HTTP_TOKEN: usize = 16 << 10;
+
+/// Channels that are read under one lock of the core for a list: some 50 µs.
+pub const ADMIN_SLICE: usize = 1_024;
+
+/// The default of `limit`: entries of a list.
+pub const ADMIN_PAGE: usize = 100;
+
+/// The most entries of a page: a response of bounded size.
+pub const ADMIN_PAGE_MAX: usize = 1_000;

@@ -207,6 +207,11 @@ impl Session {
         self.last_input.store(now.0, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "http")]
+    pub(super) fn opened(&self) -> Timestamp {
+        self.opened
+    }
+
     pub(super) fn last_input(&self) -> Timestamp {
         Timestamp(self.last_input.load(Ordering::Relaxed))
     }

@@ -200,8 +200,8 @@ fn resources_and_methods_that_do_not_exist_are_named() {
     assert_eq!(http.request("GET /readyz", &[("Authorization", "")], "").body, "ready\n");
     assert_eq!(http.request("GET /api/v1/nothing", &[], "").status, 404);
     assert_eq!(http.request("GET /dashboard/x", &[], "").status, 404);
-    let wrong = http.request("DELETE /api/v1/channels/sms/messages", &[], "");
-    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET, POST")));
+    let wrong = http.request("PUT /api/v1/channels/sms/messages", &[], "");
+    assert_eq!((wrong.status, wrong.header("allow")), (405, Some("GET, POST, DELETE")));
     assert_eq!(http.request("POST /api/v1/channels/%00/messages", &[], "1").status, 400);
     let long = format!("POST /api/v1/channels/{}/messages", "x".repeat(101));
     assert_eq!(http.request(&long, &[], "1").status, 400);
@@ -226,7 +226,11 @@ fn a_page_of_another_origin_is_refused_and_a_listed_one_may_send() {
     let listed = from("https://app.example", "POST");
     assert_eq!((listed.status, listed.header("access-control-allow-origin")), (202, Some("https://app.example")));
     let asked = from("https://app.example", "OPTIONS");
-    assert_eq!((asked.status, asked.header("access-control-allow-methods")), (204, Some("GET, POST")), "{asked:?}");
+    assert_eq!(
+        (asked.status, asked.header("access-control-allow-methods")),
+        (204, Some("GET, POST, DELETE")),
+        "{asked:?}"
+    );
     assert!(asked.header("access-control-allow-headers").is_some_and(|names| names.contains("authorization")));
     let mut receiver = Client::receiver(&broker, "sms");
     assert_eq!(receiver.numbers(1), [1]);

@@ -61,6 +61,7 @@ mod restore;
 mod safety;
 mod sent;
 mod stage;
+mod status;
 mod stopping;
 mod storage;
 mod turn;
@@ -90,6 +91,7 @@ pub use event::{
     Subscribe,
 };
 pub use restore::{ChannelSummary, Restored, Settings};
+pub use status::ChannelStatus;
 
 use channel::Channel;
 use deadlines::{Deadlines, Timer};

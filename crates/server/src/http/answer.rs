@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::body::Body;
 use super::response::{self, Problem, going_down, no_websocket};
 use super::router::{Resource, is_reserved};
-use super::{acks, publish, receive, tokens};
+use super::{acks, admin, publish, receive, tokens};
 use crate::access::{Identity, Login};
 use crate::counters::Counters;
 use crate::failed_logins::Reason;
@@ -73,13 +73,21 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         return Ok(if resource == Resource::Health { health(hub) } else { readiness(hub) });
     }
     let (identity, users) = login(hub, &asked).await?;
+    if resource.is_for_admins(&asked.method) {
+        admin::require_admin(hub, &identity)?;
+    }
     match resource {
         Resource::Messages(channel) if asked.method == Method::POST => {
             publish::publish(hub, asked, &identity, &channel).await
         }
+        Resource::Messages(channel) if asked.method == Method::DELETE => Ok(admin::purge(hub, &identity, channel)),
         Resource::Messages(channel) => receive::receive(hub, &asked, (&identity, &users), Some(channel)).await,
         Resource::AllMessages => receive::receive(hub, &asked, (&identity, &users), None).await,
         Resource::Acks => acks::answer(hub, asked, &identity).await,
+        Resource::Channels => admin::channels(hub, &asked.head.query).await,
+        Resource::Channel(channel) => admin::channel(hub, &channel),
+        Resource::Connections => admin::connections(hub, &asked.head.query),
+        Resource::Connection(id) => admin::end_connection(hub, &identity, &id),
         Resource::Tokens => tokens::issue_token(hub, asked, &identity).await,
         Resource::Tickets => tokens::issue_ticket(hub, &identity, users),
         Resource::Health | Resource::Readiness => Ok(health(hub)),

@@ -19,6 +19,7 @@
 //! * `receiver`     begins, continues and ends receivers
 //! * `receive`      deliveries as events, as lines or as a batch; `stream` is the body
 //! * `acks`         answers to deliveries
+//! * `admin`        channels and connections, for administrators; `page` is a page of a list
 //! * `tokens`       issues tokens and tickets
 //! * `reaper`       ends receivers whose client has not come back
 //! * `response`     responses, and problems as RFC 9457 describes them
@@ -26,6 +27,7 @@
 //! Never here: a decision about delivery; a message, password or token in a log line.
 
 mod acks;
+mod admin;
 mod answer;
 mod asked;
 mod body;
@@ -36,6 +38,7 @@ mod line;
 mod mailbox;
 mod mailboxes;
 mod options;
+mod page;
 mod publish;
 mod reaper;
 mod receive;

@@ -38,6 +38,14 @@ pub(super) enum Resource {
     AllMessages,
     /// `/api/v1/acks`
     Acks,
+    /// `/api/v1/channels`
+    Channels,
+    /// `/api/v1/channels/{channel}`
+    Channel(ChannelName),
+    /// `/api/v1/connections`
+    Connections,
+    /// `/api/v1/connections/{id}`
+    Connection(String),
     /// `/api/v1/tokens`
     Tokens,
     /// `/api/v1/tickets`
@@ -55,6 +63,10 @@ impl Resource {
             ["healthz"] => Self::Health,
             ["readyz"] => Self::Readiness,
             ["api", "v1", "channels", channel, "messages"] => Self::Messages(channel_name(channel)?),
+            ["api", "v1", "channels"] => Self::Channels,
+            ["api", "v1", "channels", channel] => Self::Channel(channel_name(channel)?),
+            ["api", "v1", "connections"] => Self::Connections,
+            ["api", "v1", "connections", id] => Self::Connection(id.to_owned()),
             ["api", "v1", "messages"] => Self::AllMessages,
             ["api", "v1", "acks"] => Self::Acks,
             ["api", "v1", "tokens"] => Self::Tokens,
@@ -67,9 +79,20 @@ impl Resource {
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
             Self::Health | Self::Readiness => &[Method::GET, Method::HEAD],
-            Self::Messages(_) => &[Method::GET, Method::POST],
+            Self::Messages(_) => &[Method::GET, Method::POST, Method::DELETE],
+            Self::Channels | Self::Channel(_) | Self::Connections => &[Method::GET],
+            Self::Connection(_) => &[Method::DELETE],
             Self::AllMessages => &[Method::GET],
             Self::Acks | Self::Tokens | Self::Tickets => &[Method::POST],
+        }
+    }
+
+    /// Whether only administrators may ask.
+    pub(super) fn is_for_admins(&self, method: &Method) -> bool {
+        match self {
+            Self::Messages(_) => *method == Method::DELETE,
+            Self::Channels | Self::Channel(_) | Self::Connections | Self::Connection(_) => true,
+            _ => false,
         }
     }
 
@@ -102,6 +125,8 @@ mod tests {
             ("/api/v1/channels/a+b/messages", messages("a+b")),
             ("/api/v1/channels/sms/messages/", None),
             ("/api/v1/channels/a/b/messages", None),
+            ("/api/v1/channels", Some(Resource::Channels)),
+            ("/api/v1/connections/1f", Some(Resource::Connection("1f".to_owned()))),
             ("/api/v2/channels/sms/messages", None),
             ("//api/v1/channels/sms/messages", None),
             ("/healthz/", None),

@@ -103,6 +103,7 @@ pub(super) fn connections(hub: &Hub, query: &str) -> Result<Response<Body>, Prob
     let page = Page::read(query, &["id"])?;
     let after = page.after.as_deref().map(parse_id).transpose()?;
     let mut sessions = hub.sessions();
+    sessions.retain(|session| !session.is_forgotten());
     let total = sessions.len();
     sessions.retain(|session| after.is_none_or(|after| session.id > after));
     sessions.sort_unstable_by_key(|session| session.id);
@@ -136,7 +137,7 @@ fn connection_json(hub: &Hub, session: &Arc<Session>) -> Value {
 
 /// `DELETE /api/v1/connections/{id}`
 pub(super) fn end_connection(hub: &Hub, identity: &Identity, id: &str) -> Result<Response<Body>, Problem> {
-    let session = hub.find(&[parse_id(id)?]).pop();
+    let session = hub.find(&[parse_id(id)?]).pop().filter(|session| !session.is_forgotten());
     let session = session.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "the connection has ended"))?;
     info!(user = %identity.user(), connection = session.id.0, peer = %session.profile.peer, "an administrator has ended a connection");
     let closing = Closing { code: 1008, reason: "ended by an administrator", invited: false, flush: true };

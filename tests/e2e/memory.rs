@@ -99,9 +99,10 @@ fn endure_with(name: &str, mut broker: Broker, plans: &[Plan], remains: u64) -> 
     });
     broker.assert_alive();
     let (delivery, reply) = (quiet::p99(&mut quiet.delivery), quiet::p99(&mut quiet.reply));
+    let half = quiet.delivery.get(quiet.delivery.len() / 2).copied().unwrap_or_default();
     let figures = format!(
-        "{name}: private memory {} MiB before, {} MiB at most, {} MiB {recovery:.1?} after; {} quiet messages, p99 {delivery:.0?} to the \
-         delivery and {reply:.0?} to the answer; sent {counters}",
+        "{name}: private memory {} MiB before, {} MiB at most, {} MiB {recovery:.1?} after; {} quiet messages, half of them within {half:.1?}, p99 \
+         {delivery:.0?} to the delivery and {reply:.0?} to the answer; sent {counters}",
         before / MIB,
         highest / MIB,
         after / MIB,

@@ -32,7 +32,7 @@ pub const WHEEL_SLOTS: usize = 512;
 pub const READ_ROUNDS: usize = 8;
 
 /// If the work for one read takes longer, the next reads of this connection are shorter, so that other connections do not wait for it. If the work for
-/// several reads in a row takes longer, other connections are served.
+/// several reads in a row takes half as long, other connections are served.
 /// (65,536 bytes of small messages take less than a millisecond; subscriptions to many channels take more.)
 pub const LONG_READ: Duration = Duration::from_millis(3);
 
@@ -45,6 +45,9 @@ pub const STALLED_TURN: Duration = Duration::from_millis(250);
 
 /// How often a read is halved at most: a read has at least a kibibyte.
 pub const READ_HALVINGS: u8 = 6;
+
+/// How often the first read of a connection is halved: 65,536 bytes of the shortest commands take more than [`LONG_TURN`].
+pub const FIRST_READ_HALVINGS: u8 = 2;
 
 /// Bytes of one read while memory is scarce.
 pub const SHORT_READ: usize = 2 << 10;

@@ -103,7 +103,7 @@ impl Reader {
             stored: 0,
             fans_out: false,
             departed: false,
-            halvings: 0,
+            halvings: limits::FIRST_READ_HALVINGS,
             pauses: None,
         }
     }
@@ -267,7 +267,7 @@ impl Reader {
         }))
     }
 
-    /// Reads a few times, until the work has taken [`limits::LONG_READ`]. Adds the time of the work to `turn`. `None`: other connections are served, and
+    /// Reads a few times, until the work has taken half of [`limits::LONG_READ`]. Adds the time of the work to `turn`. `None`: other connections are served, and
     /// the session is read on then.
     fn read(&mut self, cx: &mut Context<'_>, turn: &mut Duration) -> Option<Poll<()>> {
         for _ in 0..limits::READ_ROUNDS {
@@ -276,7 +276,7 @@ impl Reader {
                 Poll::Ready(Inbound::Nothing) => {}
                 Poll::Ready(Inbound::More(took)) => {
                     *turn += took;
-                    if *turn > limits::LONG_READ || self.halvings > 0 || self.hub.memory.is_scarce() {
+                    if *turn > limits::LONG_READ / 2 || self.halvings > 0 || self.hub.memory.is_scarce() {
                         return None;
                     }
                 }

@@ -21,7 +21,7 @@ fn logins(directory: &Path) -> PathBuf {
 fn the_user_of_the_first_start_is_an_administrator() {
     let mut broker = Broker::start_with(&["--set", "log.level=debug"]);
     run(&mut broker.client(&["ping"])).with(0);
-    broker.running.stderr.wait_for("user=wsmb is_admin=true");
+    broker.running.stderr.wait_for("is_admin=true");
 }
 
 #[test]

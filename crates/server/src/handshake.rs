@@ -350,7 +350,7 @@ async fn write_all(session: &Session, bytes: &[u8]) -> io::Result<()> {
 async fn open(hub: &Arc<Hub>, session: &Arc<Session>, upgrade: &Upgrade) -> io::Result<()> {
     let Profile { identity, peer, topic, modern, proxied, .. } = &session.profile;
     let is_admin = hub.access().is_admin(identity);
-    debug!(connection = session.id.0, user = %identity.user(), is_admin, %peer, ?topic, modern, proxied, "connected");
+    debug!(connection = session.id.0, user = %identity.user(), %peer, ?topic, modern, proxied, is_admin, "connected");
     // A modern envelope client gets the connect reply first.
     let reply = (*modern && topic.is_none()).then(|| EngineRequest::Frame(greeting(hub.wall_now())));
     let initial = interpret::initial_request(session, &hub.access());

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::first_start::make_private_directory;
 use super::passwd;
+use super::platform;
 use super::token::Key;
 use crate::limits;
 
@@ -95,19 +96,10 @@ fn make(file: &Path) -> Result<Key, String> {
 
 /// Returns a warning if other users of the machine can read the file.
 fn exposure(file: &Path) -> Option<String> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt as _;
-        let mode = std::fs::metadata(file).ok()?.mode();
-        (mode & 0o077 != 0).then(|| {
-            format!("{0}: other users of this machine can read the key for tokens; run `chmod 600 {0}`", file.display())
-        })
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        None
-    }
+    let is_exposed = platform::is_readable_by_others(file);
+    is_exposed.then(|| {
+        format!("{0}: other users of this machine can read the key for tokens; run `chmod 600 {0}`", file.display())
+    })
 }
 
 #[cfg(test)]

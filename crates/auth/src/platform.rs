@@ -19,6 +19,20 @@ pub(crate) fn identity(_metadata: &Metadata) -> (u64, i64, i64) {
     (0, 0, 0)
 }
 
+/// Whether users other than the owner may read or change the file. False if the file does not exist.
+pub(crate) fn is_readable_by_others(file: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        std::fs::metadata(file).is_ok_and(|metadata| metadata.mode() & 0o077 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        false
+    }
+}
+
 /// Makes new directories accessible to their owner only (mode 0700).
 pub(crate) fn make_directories_private(builder: &mut DirBuilder) {
     #[cfg(unix)]

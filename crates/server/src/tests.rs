@@ -12,57 +12,19 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+mod settings;
 mod tokens;
 
 use super::*;
 use crate::limits;
-use wsmb_auth::{Permissions, RateRules};
-use wsmb_core::broker;
-use wsmb_core::network::Networks;
+use settings::settings;
+use wsmb_auth::Permissions;
 use wsmb_protocol::frame::{Opcode, encode_masked_into};
-use wsmb_store::StoreSettings;
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// Longer than any step of a test takes, so that a failing test ends.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Settings of a server on a free port that keeps messages in memory and accepts anonymous clients.
-fn settings() -> Settings {
-    Settings {
-        listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), proxy_protocol: false }],
-        threads: 1,
-        limits: ConnectionLimits {
-            heartbeat: Duration::from_secs(25),
-            max_message: wsmb_protocol::limits::MAX_MESSAGE,
-            max_queue: wsmb_core::limits::QUEUE_BYTES,
-            trust_fin: true,
-            max_connections: 1_000,
-            max_handshakes: 1_000,
-            receiver_grace: Duration::from_secs(30),
-        },
-        drain: Duration::from_secs(10),
-        broker: broker::Settings::default(),
-        access: AccessSettings {
-            admins: vec![],
-            keys: vec![],
-            token_key: None,
-            htpasswd: vec![],
-            users: vec![],
-            anonymous: true,
-            permissions: Permissions::default(),
-            rates: RateRules::default(),
-            trusted_proxies: Networks::default(),
-            origins: vec![],
-        },
-        store: StoreChoice {
-            settings: StoreSettings { url: "memory:".to_owned(), ..StoreSettings::default() },
-            name: "memory:".to_owned(),
-            ids: None,
-            set_aside_damaged: false,
-        },
-    }
-}
 
 async fn start(change: impl FnOnce(&mut Settings)) -> RunningServer {
     let mut settings = settings();

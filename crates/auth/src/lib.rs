@@ -28,7 +28,7 @@ pub mod rate;
 mod throttle;
 pub mod verify;
 
-pub use files::{Change, Credentials, Users};
+pub use files::{Change, Credentials, FileVersion, Users};
 pub use first_start::{NewUser, first_start};
 pub use permission::Permissions;
 pub use rate::{Rate, RateRules, Rates, UserRate};

@@ -31,7 +31,7 @@ use std::path::Path;
 
 pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
-pub use model::{Auth, Config, Flags, Listener, Log, Permission, Rate, Server, Store, read_password_file};
+pub use model::{Auth, Config, Flags, Listener, Log, Permission, Rate, Server, Store, Tls, read_password_file};
 pub use url::{DatabaseServer, StoreUrl};
 pub use values::parse_duration;
 pub use warnings::warnings;

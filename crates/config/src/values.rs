@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::model::TLS_PREFIX;
 use super::raw::Value;
 use crate::limits;
 use wsmb_core::network::{BadNetwork, Network, Networks};
@@ -236,7 +237,7 @@ pub(super) fn addresses(value: &Value) -> Result<Vec<String>, String> {
     if list.is_empty() {
         return Err("must have at least one address, like \"127.0.0.1:8888\"".to_owned());
     }
-    list.iter().try_for_each(|address| check_listen(address))?;
+    list.iter().try_for_each(|address| check_listen(address.strip_prefix(TLS_PREFIX).unwrap_or(address)))?;
     Ok(list)
 }
 

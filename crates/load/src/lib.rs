@@ -27,6 +27,7 @@ mod options;
 mod payload;
 mod process;
 mod report;
+mod stream;
 mod tracker;
 mod wire;
 mod workload;

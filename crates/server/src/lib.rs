@@ -4,7 +4,8 @@
 //! Each file imports only files above it in this picture (`tests/tidy.rs` checks that there is no circle):
 //!
 //! ```text
-//! transport      the bytes of one connection              encoding, batch      the layout of a turn's frames
+//! socket, tls_stream                                      encoding, batch      the layout of a turn's frames
+//! transport      the bytes of one connection
 //! queue          the send queue of one session
 //! session        user, encoding, queue in front of transport
 //! registry       connection id ─► session                 outbox               the frames of a turn, once for each encoding
@@ -14,7 +15,7 @@
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
-//! handshake, listener, enforce, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
+//! certificates, tls_accept, handshake, listener, enforce, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
 //! Reasons for this design: `docs/decisions/server.md`.
@@ -25,6 +26,8 @@
 mod access;
 mod backpressure;
 mod batch;
+#[cfg(feature = "tls")]
+mod certificates;
 mod clock;
 mod core;
 mod counters;
@@ -58,6 +61,7 @@ mod request;
 mod session;
 mod settings;
 mod signals;
+mod socket;
 mod stop;
 mod stopping;
 mod storage;
@@ -66,8 +70,17 @@ mod tasks;
 mod terminal;
 mod timekeeping;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls_accept;
+#[cfg(feature = "tls")]
+mod tls_stream;
 mod transport;
 mod warnings;
+#[cfg(not(feature = "tls"))]
+mod without_tls;
+
+#[cfg(not(feature = "tls"))]
+use without_tls::{certificates, tls_accept, tls_stream};
 
 #[cfg(test)]
 mod tests;
@@ -78,6 +91,6 @@ pub use error::ServeError;
 pub use lifecycle::{Load, RunningServer, Server, serve};
 pub use listener::{ListenError, obstacles};
 pub use memory::CountingAllocator;
-pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles};
 #[cfg(unix)]
 pub use terminal::is_hang_up_ignored;

@@ -122,7 +122,8 @@ impl Reader {
             self.ignores_input = flow.is_break();
             flow
         });
-        session.queue().note_partial(self.decoder.unfinished_capacity());
+        let held = self.decoder.unfinished_capacity() + session.transport().held();
+        session.queue().note_partial(held);
         let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
         self.greeted = greeted;
         // What an acknowledgement makes the core write is not the receiver's load.

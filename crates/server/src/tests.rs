@@ -28,7 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Settings of a server on a free port that keeps messages in memory and accepts anonymous clients.
 fn settings() -> Settings {
     Settings {
-        listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), proxy_protocol: false }],
+        listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), tls: false, proxy_protocol: false }],
+        tls: None,
         threads: 1,
         limits: ConnectionLimits {
             heartbeat: Duration::from_secs(25),
@@ -439,7 +440,7 @@ async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them()
 
     let Settings { broker, access, .. } = settings();
     let access = AccessSettings { permissions: allow(&["b"], &["a"]), ..access };
-    server.reload(Reload { policies: broker.policies, access, needs_restart: vec![] }).await;
+    server.reload(Reload { policies: broker.policies, access, tls: None, needs_restart: vec![] }).await;
     send(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
     assert!(receive(&mut client).await.contains(r#""response_code":"00""#));
 }

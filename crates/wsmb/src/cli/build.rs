@@ -10,7 +10,7 @@ use super::memory;
 use wsmb_auth::{Permissions, Rate, RateRules};
 use wsmb_config::{Config, ConfigError};
 use wsmb_core::broker;
-use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles};
 use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
 
 /// Why the configuration gives no settings for the store.
@@ -38,6 +38,7 @@ impl fmt::Display for BadStore {
 pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
     Ok(Settings {
         listeners: listeners(config),
+        tls: tls(config),
         limits: ConnectionLimits {
             heartbeat: config.server.heartbeat,
             max_message: config.server.max_message,
@@ -70,13 +71,25 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
 
 /// Returns the part of `new` that a server that runs with `running` takes over without a restart, and the names of the settings that need a restart.
 pub(crate) fn reload(running: &Config, new: &Config) -> Reload {
-    Reload { policies: new.policies.clone(), access: access(new), needs_restart: running.changes_needing_restart(new) }
+    Reload {
+        policies: new.policies.clone(),
+        access: access(new),
+        tls: tls(new),
+        needs_restart: running.changes_needing_restart(new),
+    }
 }
 
 /// Returns a listener for each address of the configuration.
 pub(crate) fn listeners(config: &Config) -> Vec<Listener> {
     let all = config.server.all_listeners().into_iter();
-    all.map(|listener| Listener { address: listener.address, proxy_protocol: listener.proxy_protocol }).collect()
+    all.map(|wsmb_config::Listener { address, tls, proxy_protocol }| Listener { address, tls, proxy_protocol })
+        .collect()
+}
+
+/// Returns the files of the certificate, if one is configured.
+pub(crate) fn tls(config: &Config) -> Option<TlsFiles> {
+    let wsmb_config::Tls { certificate, key, client_ca } = config.tls.clone();
+    Some(TlsFiles { certificate: certificate?, key: key?, client_ca })
 }
 
 fn access(config: &Config) -> AccessSettings {

@@ -8,6 +8,8 @@ mod arguments;
 #[cfg(feature = "bench")]
 mod bench;
 mod build;
+#[cfg(feature = "tls")]
+mod cert;
 mod check;
 mod completions;
 mod connect;
@@ -67,6 +69,8 @@ enum Command {
     Ping(ping::Ping),
     Login(login::Login),
     Passwd(passwd::Passwd),
+    #[cfg(feature = "tls")]
+    Cert(cert::Cert),
     Check(check::Check),
     Queue(queue::Queue),
     Import(import::Import),
@@ -95,6 +99,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Ping(command) => block_on(command.run()),
         Command::Login(command) => block_on(command.run()),
         Command::Passwd(command) => command.run(),
+        #[cfg(feature = "tls")]
+        Command::Cert(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Queue(command) => command.run(),
         Command::Import(command) => command.run(),

@@ -120,9 +120,11 @@ impl Certificates {
 
     /// Logs a failed handshake: as a warning only if the client does not trust the certificate.
     pub(super) fn note_failed(&self, peer: SocketAddr, error: &rustls::Error) {
-        use AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, UnknownCA};
-        if let rustls::Error::AlertReceived(BadCertificate | CertificateExpired | CertificateUnknown | UnknownCA) =
-            error
+        use AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, DecryptError, UnknownCA};
+        // `DecryptError`: the client knows an older certificate of the same name.
+        if let rustls::Error::AlertReceived(
+            BadCertificate | CertificateExpired | CertificateUnknown | DecryptError | UnknownCA,
+        ) = error
             && let Some(withheld) = self.refused.admit()
         {
             warn!(%peer, withheld, "a client does not trust the certificate, and has left: {error}");

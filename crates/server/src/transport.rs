@@ -138,6 +138,9 @@ impl Transport {
 
     /// Makes the close of the connection a reset, so that the kernel does not keep unsent bytes for minutes.
     pub(super) fn abort(&self) {
+        if let Self::Tls(tls) = self {
+            tls.abort();
+        }
         // An error means that the connection has gone, and its bytes with it.
         let _ = SockRef::from(self.stream()).set_linger(Some(Duration::ZERO));
     }

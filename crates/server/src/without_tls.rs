@@ -28,6 +28,10 @@ pub(crate) mod tls_stream {
             match *self {}
         }
 
+        pub(crate) fn abort(&self) {
+            match *self {}
+        }
+
         pub(crate) fn finish(&self) -> io::Result<()> {
             match *self {}
         }

@@ -16,3 +16,5 @@ mod receive;
 mod requeue;
 mod send;
 mod terminal;
+#[cfg(feature = "tls")]
+mod tls;

@@ -56,4 +56,5 @@ mod slow;
 #[cfg(target_os = "linux")] // LD_PRELOAD.
 mod slow_disk;
 mod threads;
+#[cfg(feature = "tls")]
 mod tls;

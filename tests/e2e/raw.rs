@@ -1,7 +1,7 @@
 //! A WebSocket peer that sends any bytes: it answers, checks and hides nothing by itself.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
@@ -472,6 +472,11 @@ impl Raw {
     pub fn finish(&mut self) {
         self.note("> FIN".into());
         self.stream.finish();
+    }
+
+    /// Writes these bytes to the socket itself.
+    pub fn send_unencrypted(&mut self, bytes: &[u8]) {
+        let _ = self.stream.tcp().write_all(bytes);
     }
 
     /// Sends FIN, and does not announce it if the connection is encrypted.

@@ -282,6 +282,43 @@ fn handshakes_that_are_never_completed_delay_nobody() {
     drop(silent);
 }
 
+/// Bytes that look random, the same for each seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn invalid_records_end_their_own_connection_only() {
+    let identity = Identity::shared();
+    let mut secured = Secured::start(Setup::default(), identity);
+    let mut honest = secured.client(identity);
+    for seed in 0..60 {
+        // Records of each type and version, with a wrong length or content: instead of a hello, after it, and after the handshake.
+        let mut bytes = vec![20 + (seed % 6) as u8, 3, (seed % 5) as u8, 0, (seed * 7 % 64) as u8];
+        bytes.extend(noise(seed, 200));
+        let mut stream = secured.tcp();
+        stream.write_all(&[&[0x16], &bytes[1..]].concat()).expect("sent");
+        let mut raw = secured.connect(identity);
+        if seed % 2 == 0 {
+            raw = raw.upgraded(&Head::new("/ws?topic=sms").modern());
+        }
+        raw.send_unencrypted(&bytes);
+        assert_ne!(raw.next(), Got::Silence);
+        stream.shutdown(std::net::Shutdown::Write).expect("a FIN");
+        // An alert, or nothing.
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+    honest.sync();
+    secured.broker.assert_alive();
+    let log = secured.broker.log().text();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
 /// PROXY protocol version 2: TCP over IPv4, from 192.0.2.1:56324.
 const V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x01\xc0\0\x02\x02\xdc\x04\x01\xbb";
 

@@ -255,7 +255,14 @@ impl Reader {
                     Inbound::More
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
+                        // An incomplete encrypted record.
+                        let held = self.session.transport().held();
+                        if held > 0 {
+                            self.session.queue().note_partial(self.decoder.unfinished_capacity() + held);
+                        }
+                        Inbound::Nothing
+                    }
                     _ => Inbound::Ended { orderly: false },
                 },
             }

@@ -18,8 +18,8 @@ use std::net::Shutdown;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
@@ -61,6 +61,8 @@ pub(super) struct TlsState {
     end: End,
     /// The peer has announced its end (`close_notify`).
     is_peer_closed: bool,
+    /// The peer has violated the protocol. rustls must not be called any more: it would panic if it had to send a second fatal alert.
+    has_failed: bool,
 }
 
 /// The end of our direction.
@@ -92,6 +94,7 @@ impl TlsState {
             writes: RecentWrites::default(),
             end: End::No,
             is_peer_closed: false,
+            has_failed: false,
         }
     }
 
@@ -110,7 +113,6 @@ impl TlsState {
         mut deliver: impl FnMut(&[u8]),
     ) -> (usize, Result<Progress, rustls::Error>) {
         let mut used = 0;
-        let mut failed = None;
         // Bounded: each pass uses up input or output, except for the last one.
         loop {
             let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(&mut input[used..]);
@@ -136,16 +138,26 @@ impl TlsState {
                 Ok(ConnectionState::BlockedHandshake) => progress = Some(Ok(Progress::Handshake)),
                 // Early data is not accepted, so there is none.
                 Ok(_) => progress = Some(Ok(Progress::Traffic)),
-                // One more pass takes the alert out.
-                Err(error) if failed.is_none() => failed = Some(error),
-                Err(error) => progress = Some(Err(error)),
+                Err(error) => {
+                    self.fail();
+                    progress = Some(Err(error));
+                }
             }
             used += discard;
-            match (progress, failed.take()) {
-                (Some(_), Some(error)) => return (used, Err(error)),
-                (Some(progress), None) => return (used, progress),
-                (None, error) => failed = error,
+            if let Some(progress) = progress {
+                return (used, progress);
             }
+        }
+    }
+
+    /// The connection has failed: takes the alert out, if there is one.
+    fn fail(&mut self) {
+        self.has_failed = true;
+        if self.connection.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(mut alert)) = self.connection.process_tls_records(&mut []).state
+        {
+            let length = encode(&mut alert, &mut self.output);
+            self.writes.add(0, length);
         }
     }
 
@@ -189,39 +201,31 @@ impl TlsState {
         std::mem::take(&mut self.output).into_vec()
     }
 
-    /// Encrypts `plain` into `output`. Returns how many bytes of `output` are filled.
+    /// Encrypts with `write`, after messages of the handshake that are due: those go to `output`.
     ///
     /// # Errors
     /// The connection has failed or ended.
-    fn encrypt(&mut self, plain: &[u8], output: &mut [u8]) -> io::Result<usize> {
-        // Bounded: messages of the handshake are taken out first.
-        loop {
+    fn encrypt<R>(&mut self, write: impl FnOnce(WriteTraffic<'_, ServerConnectionData>) -> R) -> io::Result<R> {
+        // Bounded: each pass but the last takes out a message, or reports the peer's end.
+        while !self.has_failed {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(&mut self.partial);
-            let length = match state {
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => match traffic.encrypt(plain, output) {
-                    Ok(length) => Some(length),
-                    Err(EncryptError::EncryptExhausted) => return Err(io::ErrorKind::BrokenPipe.into()),
-                    Err(error) => return Err(io::Error::other(error)),
-                },
+            match state {
+                Ok(ConnectionState::WriteTraffic(traffic)) => {
+                    let result = write(traffic);
+                    self.partial.drain(..discard);
+                    return Ok(result);
+                }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => {
-                    encode(&mut data, &mut self.output);
-                    None
+                    let length = encode(&mut data, &mut self.output);
+                    self.writes.add(0, length);
                 }
-                Ok(ConnectionState::TransmitTlsData(data)) => {
-                    data.done();
-                    None
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.is_peer_closed = true;
-                    None
-                }
-                _ => return Err(io::ErrorKind::BrokenPipe.into()),
-            };
-            self.partial.drain(..discard);
-            if let Some(length) = length {
-                return Ok(length);
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                Ok(ConnectionState::PeerClosed) => self.is_peer_closed = true,
+                _ => break,
             }
+            self.partial.drain(..discard);
         }
+        Err(io::ErrorKind::BrokenPipe.into())
     }
 
     /// Writes the kept output.
@@ -244,7 +248,7 @@ impl TlsState {
         if part.is_empty() {
             return Ok(owed);
         }
-        let length = self.encrypt(part, output)?;
+        let length = self.encrypt(|mut traffic| traffic.encrypt(part, output))?.map_err(io::Error::other)?;
         self.writes.add(part.len(), length);
         // Before this output, if a message of the handshake was due.
         let count = if self.output.is_empty() {
@@ -313,6 +317,9 @@ impl TlsStream {
             state.plain.advance(count);
             return Ok(count);
         }
+        if state.has_failed {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         if state.is_peer_closed {
             return Ok(0);
         }
@@ -356,18 +363,10 @@ impl TlsStream {
             return Ok(());
         }
         state.end = End::Queued;
-        let UnbufferedStatus { state: status, .. } = {
-            let TlsState { connection, partial, .. } = &mut *state;
-            connection.process_tls_records(partial)
-        };
         let mut announcement = [0; limits::TLS_ANNOUNCEMENT];
-        let length = match status {
-            // An error means that the connection has failed; then the FIN comes alone.
-            Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                traffic.queue_close_notify(&mut announcement).unwrap_or(0)
-            }
-            _ => 0,
-        };
+        // An error means that the connection has failed; then the FIN comes alone.
+        let encrypted = state.encrypt(|mut traffic| traffic.queue_close_notify(&mut announcement));
+        let length = encrypted.map_or(0, |length| length.unwrap_or(0));
         state.output.extend(&announcement[..length]);
         state.writes.add(0, length);
         state.write_end(&self.stream)
@@ -412,3 +411,6 @@ fn encode<Data>(message: &mut EncodeTlsData<'_, Data>, output: &mut Rest) -> usi
     output.extend(&bytes);
     bytes.len()
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,7 +171,7 @@ where
 {
     let arguments = format!("peers {arguments} --warm-up 0 --json");
     let Arguments { workload, options } = Arguments::parse_from(arguments.split(' '));
-    let target = Target::new(Url::parse(&format!("ws://{}/any", server.address())).unwrap(), None).unwrap();
+    let target = Target::new(Url::parse(&format!("ws://{}/any", server.address())).unwrap(), None, None).unwrap();
     let report = wsmb_load::run(wire, &target, &workload, &options, &mut |_| {}).unwrap();
     assert!(report.is_sound(), "{arguments}: {report}");
     report

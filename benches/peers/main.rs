@@ -120,7 +120,7 @@ fn measure(arguments: &Arguments) -> Result<Report, Error> {
         // MQTT stores no messages of a topic without a subscription.
         return Err(Error::Misuse("the workload backlog works with wsmb only".to_owned()));
     }
-    let target = Target::new(url, None)?;
+    let target = Target::new(url, None, None)?;
     match protocol {
         Protocol::Mqtt => wsmb_load::run(&mqtt::Mqtt, &target, workload, options, &mut |_| {}),
         Protocol::Nats => wsmb_load::run(&nats::Nats, &target, workload, options, &mut |_| {}),

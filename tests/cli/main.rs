@@ -20,5 +20,7 @@ mod requeue;
 mod send;
 mod serve;
 mod terminal;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(feature = "signatures")] // Keys of ES256 and EdDSA.
 mod token;

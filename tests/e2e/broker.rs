@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::secure;
+
 /// The timeout of every wait. Generous, because a loaded machine is not a defect of the broker.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -193,9 +195,10 @@ impl Setup {
     /// The text of the configuration file.
     fn text(&self, dir: &Path, port: u16) -> String {
         let dir = dir.display();
+        let (tls, section) = if secure::is_everywhere() { ("tls://", secure::SECTION) } else { ("", "") };
         let url = self.url.as_deref().unwrap_or("sqlite:{dir}/wsmb.db").replace("{dir}", &dir.to_string());
         format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\n{}\n{}\n[channel_defaults]\n{}\n{}\n[auth]\n{}\n[store]\nurl = \"{url}\"\n{}\n",
+            "[server]\nlisten = \"{tls}127.0.0.1:{port}\"\n{}\n{}\n{section}[channel_defaults]\n{}\n{}\n[auth]\n{}\n[store]\nurl = \"{url}\"\n{}\n",
             self.server,
             self.listeners,
             self.defaults,
@@ -229,6 +232,9 @@ impl Broker {
     pub fn start_in(setup: Setup, dir: Arc<tempfile::TempDir>, port: u16) -> Result<Self, String> {
         let log = Log::default();
         let config = dir.path().join(format!("wsmb-{port}.toml"));
+        if secure::is_everywhere() {
+            secure::Identity::shared().store(dir.path());
+        }
         std::fs::write(&config, setup.text(dir.path(), port)).expect("the configuration file");
         let mut child = spawn(&config, dir.path(), &setup, &log);
         let deadline = Instant::now() + PATIENCE;
@@ -266,7 +272,9 @@ impl Broker {
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let log = self.log.text();
         let line = log.lines().find_map(|line| line.strip_prefix("wsmb is listening on ")).expect("the addresses");
-        line.split(" and ").map(|url| url.trim_start_matches("ws://").parse().expect("an address")).collect()
+        line.split(" and ")
+            .map(|url| url.trim_start_matches("wss://").trim_start_matches("ws://").parse().expect("an address"))
+            .collect()
     }
 
     /// The names of the broker's threads.
@@ -460,7 +468,7 @@ fn spawn(config: &Path, dir: &Path, setup: &Setup, log: &Log) -> Child {
 fn listening(log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once("listening on ")?;
     let (line, _) = rest.split_once('\n')?;
-    let line = line.strip_prefix("ws://").unwrap_or(line);
+    let line = line.strip_prefix("ws://").or(line.strip_prefix("wss://")).unwrap_or(line);
     let address: String = line.chars().take_while(|c| c.is_ascii_digit() || matches!(c, '.' | ':')).collect();
     address.trim_end_matches([':', '.']).parse().ok()
 }

@@ -8,6 +8,7 @@ mod broker;
 mod client;
 mod legacy;
 mod raw;
+mod secure;
 
 mod bad_credentials;
 mod bad_frames;
@@ -56,4 +57,6 @@ mod slow;
 #[cfg(target_os = "linux")] // LD_PRELOAD.
 mod slow_disk;
 mod threads;
+#[cfg(feature = "tls")]
+mod tls;
 mod tokens;

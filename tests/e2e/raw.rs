@@ -1,8 +1,8 @@
 //! A WebSocket peer that sends any bytes: it answers, checks and hides nothing by itself.
 
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::io::{ErrorKind, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use crate::broker::{Broker, Log, PASSWORD, PATIENCE, USER};
+use crate::secure::Stream;
 
 /// The opcodes of RFC 6455.
 pub mod opcode {
@@ -154,7 +155,7 @@ pub fn accept(key: &str) -> String {
 
 /// One TCP connection to the broker.
 pub struct Raw {
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes that were read and not yet parsed.
     buffer: Vec<u8>,
     ended: Option<Got>,
@@ -207,6 +208,11 @@ impl Raw {
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
         stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        Self::on(Stream::over(stream), log)
+    }
+
+    /// A peer on a connection whose TLS handshake is complete.
+    pub fn on(stream: Stream, log: Log) -> Self {
         Self { stream, buffer: Vec::new(), ended: None, events: VecDeque::new(), log }
     }
 
@@ -258,7 +264,7 @@ impl Raw {
 
     /// The own address of the connection.
     pub fn local_address(&self) -> SocketAddr {
-        self.stream.local_addr().expect("the own address")
+        self.stream.tcp().local_addr().expect("the own address")
     }
 
     /// Waits until `bytes` bytes are in the socket's buffer, without reading them.
@@ -266,7 +272,7 @@ impl Raw {
     pub fn wait_unread(&self, bytes: usize) {
         let deadline = Instant::now() + PATIENCE;
         let mut seen = vec![0; bytes];
-        while self.stream.peek(&mut seen).unwrap_or(0) < bytes {
+        while self.stream.tcp().peek(&mut seen).unwrap_or(0) < bytes {
             assert!(Instant::now() < deadline, "fewer than {bytes} bytes arrived\n{}", self.trace());
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -313,7 +319,7 @@ impl Raw {
     /// Reads at most `most` bytes with one system call.
     #[track_caller]
     pub fn read_once(&mut self, most: usize) -> Vec<u8> {
-        self.stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
+        self.stream.tcp().set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         let mut bytes = vec![0; most];
         let count = self
             .stream
@@ -356,7 +362,7 @@ impl Raw {
 
     /// Sets the timeout of writes.
     pub fn set_write_timeout(&self, time: Duration) {
-        self.stream.set_write_timeout(Some(time)).expect("a write timeout");
+        self.stream.tcp().set_write_timeout(Some(time)).expect("a write timeout");
     }
 
     /// All bytes until the broker ends the connection.
@@ -381,7 +387,7 @@ impl Raw {
         let mut bytes = vec![0; most];
         loop {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            self.stream.set_read_timeout(Some(left)).expect("a read timeout");
+            self.stream.tcp().set_read_timeout(Some(left)).expect("a read timeout");
             match self.stream.read(&mut bytes) {
                 Ok(0) => self.ended = Some(Got::Fin),
                 Ok(count) => {
@@ -465,13 +471,22 @@ impl Raw {
     /// Sends FIN; the peer can still read.
     pub fn finish(&mut self) {
         self.note("> FIN".into());
-        let _ = self.stream.shutdown(Shutdown::Write);
+        self.stream.finish();
+    }
+
+    /// Writes these bytes to the socket itself.
+    pub fn send_unencrypted(&mut self, bytes: &[u8]) {
+        let _ = self.stream.tcp().write_all(bytes);
+    }
+
+    /// Sends FIN, and does not announce it if the connection is encrypted.
+    pub fn cut(&mut self) {
+        let _ = self.stream.tcp().shutdown(std::net::Shutdown::Write);
     }
 
     /// Ends the connection with RST.
     pub fn reset(self) {
-        let socket = socket2::SockRef::from(&self.stream);
-        socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+        self.stream.reset();
     }
 }
 

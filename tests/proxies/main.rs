@@ -24,6 +24,8 @@ mod proxy;
 #[path = "../e2e/raw.rs"]
 #[allow(dead_code)]
 mod raw;
+#[path = "../e2e/secure.rs"]
+mod secure;
 
 mod address;
 mod legacy_clients;

@@ -17,6 +17,8 @@ mod power;
 #[path = "../e2e/raw.rs"]
 #[allow(dead_code)]
 mod raw;
+#[path = "../e2e/secure.rs"]
+mod secure;
 #[path = "../servers/mod.rs"]
 #[allow(dead_code, unused_imports)] // Other tests need more.
 mod servers;

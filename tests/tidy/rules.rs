@@ -15,10 +15,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("store", &["core"]),
     ("auth", &["core"]),
     ("config", &["core", "protocol"]),
-    ("server", &["core", "protocol", "store", "auth"]),
-    ("client", &["core", "protocol"]),
+    ("tls", &[]),
+    ("server", &["core", "protocol", "store", "auth", "tls"]),
+    ("client", &["core", "protocol", "tls"]),
     ("load", &["core", "protocol", "client"]),
-    ("wsmb", &["core", "protocol", "store", "auth", "config", "server", "client", "load"]),
+    ("wsmb", &["core", "protocol", "store", "auth", "config", "server", "client", "load", "tls"]),
 ];
 
 /// Names that the crates without I/O must not use, with the reason.

@@ -52,7 +52,14 @@ pub const PEERS: [Program; 2] = [
 /// system service.
 const PROGRAMS: &[Program] = &[
     program("php", None, VERSION, "php-cli", "tests/e2e/php.rs, scripts on plain sockets"),
-    program("python3", None, VERSION, "python3-minimal", "tests/e2e/failed_logins.rs, the expression for fail2ban"),
+    program(
+        "python3",
+        None,
+        VERSION,
+        "python3",
+        "tests/e2e/tls.rs, a client; tests/e2e/failed_logins.rs, the expression for fail2ban",
+    ),
+    program("openssl", None, &["version"], "openssl", "tests/e2e/tls.rs, another implementation of TLS"),
     program("/usr/bin/python3", None, &["-c", "import jwt"], "python3-jwt", TOKENS),
     program("/usr/bin/python3", None, &["-c", "import cryptography"], "python3-cryptography", TOKENS),
     program("faketime", None, VERSION, "faketime", "tests/e2e/clock.rs, wrong clocks"),

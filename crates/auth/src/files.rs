@@ -118,7 +118,7 @@ impl Users {
 
 /// Identifies one version of a file's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct FileVersion {
+pub struct FileVersion {
     modified: Option<SystemTime>,
     length: u64,
     /// The inode number, and the time of its last change (seconds, nanoseconds). Zeros on systems without inodes.
@@ -126,7 +126,9 @@ struct FileVersion {
 }
 
 impl FileVersion {
-    fn of(metadata: &Metadata) -> Self {
+    /// Returns the version of the file with this metadata.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
         let identity = platform::identity(metadata);
         Self { modified: metadata.modified().ok(), length: metadata.len(), identity }
     }

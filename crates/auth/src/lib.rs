@@ -43,7 +43,7 @@ pub mod token;
 pub mod verify;
 
 pub use bad_token::BadToken;
-pub use files::{Change, Credentials, Users};
+pub use files::{Change, Credentials, FileVersion, Users};
 pub use first_start::{NewUser, first_start};
 pub use issue::{Asker, IssueError, IssuedToken, TokenRequest};
 pub use own_key::OwnKey;

@@ -33,6 +33,20 @@ pub enum Error {
         /// The answer of the server.
         reply: BadReply,
     },
+    /// The server's certificate cannot be trusted.
+    Certificate {
+        /// `host:port`.
+        address: String,
+        /// What is wrong with the certificate, and what to do: a sentence.
+        fault: String,
+    },
+    /// The connection could not be encrypted.
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// Why: a sentence.
+        reason: String,
+    },
     /// The broker violated the WebSocket protocol.
     Protocol(ProtocolError),
     /// The connection was lost: a network error, or the broker ended the connection without a close frame.
@@ -61,13 +75,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the server has refused the request in a way that a retry does not change: a wrong password, or no broker at this address. A status of 5xx
+    /// Whether the server has refused the request in a way that a retry does not change: a wrong password, a certificate that
+    /// cannot be trusted, or no broker at this address. A status of 5xx
     /// does not count.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Refused { reply: BadReply::Refused { status, .. }, .. } => *status < 500,
-            Self::Refused { .. } => true,
+            Self::Refused { .. } | Self::Certificate { .. } | Self::Tls { .. } => true,
             _ => false,
         }
     }
@@ -115,6 +130,8 @@ impl fmt::Display for Error {
                 "the broker at {address} requires a user and a password (401): store them with `wsmb login`, or set --user and WSMB_PASSWORD"
             ),
             Self::Refused { address, reply, .. } => write!(f, "cannot connect to {address}: {reply}"),
+            Self::Certificate { address, fault } => write!(f, "cannot trust {address}: {fault}"),
+            Self::Tls { address, reason } => write!(f, "cannot encrypt the connection to {address}: {reason}"),
             Self::Protocol(error) => write!(f, "the broker violated the WebSocket protocol: {error}"),
             Self::Lost { address, source: None } => write!(f, "the broker at {address} ended the connection"),
             Self::Lost { address, source: Some(source) } => {

@@ -1,6 +1,6 @@
 //! A WebSocket client of the broker for applications. The command line uses this client, too.
 //!
-//! A client is one connection over plain TCP. It uses the frames and the handshake of the crate `protocol`. Its memory is bounded: one read buffer, the
+//! A client is one connection over TCP, with TLS (`wss://`) or without. It uses the frames and the handshake of the crate `protocol`. Its memory is bounded: one read buffer, the
 //! messages of one read, and the frames that the caller has queued. If the caller takes no messages, the client stops reading, and TCP backpressure stops
 //! the broker.
 //!
@@ -28,6 +28,9 @@ mod error;
 pub mod frames;
 pub mod limits;
 mod random;
+mod stream;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod url;
 
 use std::collections::VecDeque;
@@ -35,13 +38,12 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
-use std::pin::Pin;
+use std::path::PathBuf;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::ReadBuf;
 use tokio::time::Instant;
 
 pub use self::backoff::Backoff;
@@ -49,6 +51,7 @@ pub use self::credentials::{Credentials, Token};
 pub use self::error::Error;
 use self::random::MaskPool;
 pub use self::random::new_key;
+use self::stream::Stream;
 pub use self::url::{BadUrl, Url};
 use wsmb_core::message::{Frame, Kind};
 use wsmb_protocol::frame::{Decoder, Incoming, Opcode, Role, encode_masked_into, payload_start};
@@ -61,6 +64,8 @@ pub struct Options {
     pub credentials: Option<Credentials>,
     /// A token, instead of user and password.
     pub token: Option<Token>,
+    /// A PEM file with the only certificates that are trusted for `wss://`: of authorities, or of the server itself. `None`: the system's authorities.
+    pub ca: Option<PathBuf>,
     /// The timeout from the first packet to the end of the handshake.
     pub connect_timeout: Duration,
     /// The client pings after this time without a frame. After twice this time the connection counts as lost. `None`: no pings and no timeout.
@@ -74,6 +79,7 @@ impl Default for Options {
         Self {
             credentials: None,
             token: None,
+            ca: None,
             connect_timeout: limits::CLIENT_CONNECT,
             keepalive: Some(limits::CLIENT_KEEPALIVE),
             max_message: limits::CLIENT_MESSAGE,
@@ -102,7 +108,7 @@ impl Message {
 ///
 /// All futures are cancellation-safe: [`Client::next`] may be used in a `select!`.
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     address: String,
     decoder: Decoder,
     input: Box<[u8]>,
@@ -127,7 +133,7 @@ impl Client {
     /// Connects, and offers the subprotocol `wsmb.v1`. An address with `?topic=NAME` selects the topic dialect, any other address the envelope dialect.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Refused`], [`Error::Lost`].
+    /// [`Error::Unreachable`], [`Error::TimedOut`], [`Error::Tls`], [`Error::Certificate`], [`Error::Refused`], [`Error::Lost`].
     pub async fn connect(url: &Url, options: &Options) -> Result<Self, Error> {
         let after = options.connect_timeout;
         match tokio::time::timeout(after, Self::handshake(url, options)).await {
@@ -138,13 +144,8 @@ impl Client {
 
     async fn handshake(url: &Url, options: &Options) -> Result<Self, Error> {
         let address = url.authority();
-        let mut stream = match TcpStream::connect((url.host(), url.port())).await {
-            Ok(stream) => stream,
-            Err(source) => return Err(Error::Unreachable { address, source }),
-        };
+        let mut stream = Stream::connect(url, options.ca.as_deref()).await?;
         let lost = |source| Error::Lost { address: address.clone(), source };
-        // Each write contains all queued frames already. Nagle's algorithm would only add latency.
-        stream.set_nodelay(true).map_err(|error| lost(Some(error)))?;
         let named = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
         let credentials = options.credentials.as_ref().or(named.as_ref()).filter(|_| options.token.is_none());
         let authorization = options.token.as_ref().map(Token::header).or(credentials.map(Credentials::header));
@@ -317,8 +318,7 @@ impl Client {
 
     /// Aborts the connection as a crash would: sends no close frame, and resets the TCP connection. So the broker does not count this as an orderly end.
     pub fn abort(self) {
-        // If the system refuses the option, the drop ends the TCP connection without a reset.
-        let _ = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        self.stream.abort();
     }
 
     fn queue(&mut self, opcode: Opcode, payload: &[u8]) -> Result<(), Error> {
@@ -346,7 +346,7 @@ impl Client {
 
     /// Writes a part of the queue. `Ready` means progress. A failed write empties the queue, which counts as progress.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        match ready!(Pin::new(&mut self.stream).poll_write(context, &self.output[self.written..])) {
+        match ready!(self.stream.poll_write(context, &self.output[self.written..])) {
             Ok(count) if count > 0 => self.written += count,
             // The next read returns the error.
             _ => {
@@ -366,7 +366,7 @@ impl Client {
     fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut input = std::mem::take(&mut self.input);
         let mut buffer = ReadBuf::new(&mut input);
-        let result = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
+        let result = self.stream.poll_read(context, &mut buffer);
         let count = buffer.filled().len();
         let progress = match result {
             Poll::Pending => Poll::Pending,

@@ -1,4 +1,4 @@
-//! The address of a broker: `ws://[user[:password]@]host[:port][/path][?query]`. A [`Url`] is always valid.
+//! The address of a broker: `ws[s]://[user[:password]@]host[:port][/path][?query]`. A [`Url`] is always valid.
 //!
 //! This crate has its own parser (docs/decisions/libraries.md says why): it passes path and query to the broker unchanged, and names each mistake. `Display`
 //! and `Debug` never show a password.
@@ -10,6 +10,7 @@ use wsmb_protocol::handshake::percent_decode;
 /// The address of a broker, with the request target, and optionally a user and a password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
+    is_tls: bool,
     host: String,
     port: u16,
     target: String,
@@ -20,7 +21,7 @@ pub struct Url {
 /// Why a text is not a valid [`Url`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadUrl {
-    /// The text does not begin with `ws://`.
+    /// The text does not begin with `ws://` or `wss://`.
     Scheme,
     /// `wss://`: this build has no TLS.
     Tls,
@@ -41,8 +42,8 @@ pub enum BadUrl {
 impl fmt::Display for BadUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Scheme => f.write_str("the address must begin with ws://, as in ws://127.0.0.1:8888"),
-            Self::Tls => f.write_str("this build has no TLS yet: wss:// addresses cannot be used, only ws://"),
+            Self::Scheme => f.write_str("the address must begin with ws:// or wss://, as in ws://127.0.0.1:8888"),
+            Self::Tls => f.write_str("this build has no TLS: wss:// addresses cannot be used, only ws://"),
             Self::NoHost => f.write_str("the address names no host; it should look like ws://127.0.0.1:8888"),
             Self::Host(host) => write!(f, "`{host}` in the address is not a host name or an IP address"),
             Self::Port(port) => write!(f, "`{port}` in the address is not a port number from 1 to 65535"),
@@ -59,7 +60,7 @@ impl fmt::Display for BadUrl {
 impl std::error::Error for BadUrl {}
 
 impl Url {
-    /// Parses an address. The default port is 80 (RFC 6455 section 3). An IPv6 address must be in brackets.
+    /// Parses an address. The default port is 80, with TLS 443 (RFC 6455 section 3). An IPv6 address must be in brackets.
     ///
     /// # Errors
     /// [`BadUrl`]: the mistake in the address.
@@ -68,10 +69,11 @@ impl Url {
             return Err(BadUrl::ControlCharacter);
         }
         let (scheme, rest) = text.split_once("://").ok_or(BadUrl::Scheme)?;
-        if scheme.eq_ignore_ascii_case("wss") {
+        let is_tls = scheme.eq_ignore_ascii_case("wss");
+        if is_tls && !cfg!(feature = "tls") {
             return Err(BadUrl::Tls);
         }
-        if !scheme.eq_ignore_ascii_case("ws") {
+        if !is_tls && !scheme.eq_ignore_ascii_case("ws") {
             return Err(BadUrl::Scheme);
         }
         if rest.contains('#') {
@@ -83,7 +85,7 @@ impl Url {
             Some((userinfo, host_port)) => (Some(userinfo), host_port),
             None => (None, authority),
         };
-        let (host, port) = split_port(host_port)?;
+        let (host, port) = split_port(host_port, if is_tls { 443 } else { 80 })?;
         let (user, password) = match userinfo.map(|info| info.split_once(':').unwrap_or((info, ""))) {
             None | Some(("", "")) => (None, None),
             Some((user, password)) => {
@@ -92,7 +94,13 @@ impl Url {
                 (Some(decode(user)?), if has_password { Some(decode(password)?) } else { None })
             }
         };
-        Ok(Self { host: host.to_owned(), port, target: target_of(target), user, password })
+        Ok(Self { is_tls, host: host.to_owned(), port, target: target_of(target), user, password })
+    }
+
+    /// Whether the connection is encrypted (`wss://`).
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.is_tls
     }
 
     /// Returns the host name or IP address, without brackets.
@@ -139,7 +147,8 @@ impl Url {
 /// The address without user name and password.
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}{}", self.authority(), if self.target == "/" { "" } else { &self.target })
+        let scheme = if self.is_tls { "wss" } else { "ws" };
+        write!(f, "{scheme}://{}{}", self.authority(), if self.target == "/" { "" } else { &self.target })
     }
 }
 
@@ -150,8 +159,7 @@ impl fmt::Debug for Url {
     }
 }
 
-fn split_port(host_port: &str) -> Result<(&str, u16), BadUrl> {
-    const DEFAULT_PORT: u16 = 80;
+fn split_port(host_port: &str, default: u16) -> Result<(&str, u16), BadUrl> {
     let (host, port) = if let Some(rest) = host_port.strip_prefix('[') {
         let (host, after) = rest.split_once(']').ok_or_else(|| BadUrl::Host(host_port.to_owned()))?;
         host.parse::<std::net::Ipv6Addr>().map_err(|_| BadUrl::Host(host.to_owned()))?;
@@ -169,7 +177,7 @@ fn split_port(host_port: &str) -> Result<(&str, u16), BadUrl> {
         return Err(BadUrl::Host(host.to_owned()));
     }
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default,
         Some(text) => match text.parse() {
             Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => port,
             _ => return Err(BadUrl::Port(text.to_owned())),
@@ -226,6 +234,21 @@ mod tests {
     }
 
     #[test]
+    fn an_encrypted_address_has_its_own_default_port() {
+        let url = Url::parse("wss://broker.example/x");
+        if cfg!(feature = "tls") {
+            let url = url.unwrap();
+            assert_eq!(
+                (url.is_tls(), url.port(), url.to_string()),
+                (true, 443, "wss://broker.example:443/x".to_owned())
+            );
+        } else {
+            assert_eq!(url, Err(BadUrl::Tls));
+        }
+        assert!(!Url::parse("ws://h").unwrap().is_tls());
+    }
+
+    #[test]
     fn an_ipv6_address_needs_brackets() {
         let url = Url::parse("ws://[::1]:8888/").unwrap();
         assert_eq!((url.host(), url.port()), ("::1", 8888));
@@ -239,7 +262,6 @@ mod tests {
             ("", BadUrl::Scheme),
             ("localhost:8888", BadUrl::Scheme),
             ("http://localhost", BadUrl::Scheme),
-            ("wss://localhost", BadUrl::Tls),
             ("ws://", BadUrl::NoHost),
             ("ws:///path", BadUrl::NoHost),
             ("ws://:8888", BadUrl::NoHost),

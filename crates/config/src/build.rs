@@ -8,7 +8,7 @@ use wildmatch::WildMatch;
 
 use super::access;
 use super::error::{Problem, Source};
-use super::model::{Auth, Config, Listener, Log, Server, Store};
+use super::model::{Auth, Config, Listener, Log, Server, Store, Tls};
 use super::raw::{Entry, Setting, Settings, Value};
 use super::section::SectionReader;
 use super::url::StoreUrl;
@@ -43,6 +43,7 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             trusted_proxies: Networks::default(),
             origins: vec![],
         },
+        tls: Tls::default(),
         policies: Policies::default(),
         auth: Auth {
             htpasswd: vec![data_dir.join(".htpasswd")],
@@ -81,6 +82,13 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
     let mut config = defaults;
     let mut reader = SectionReader { settings: &scalars, problems };
     server(&mut reader, &mut config.server);
+    for (key, file) in [
+        ("tls.certificate", &mut config.tls.certificate),
+        ("tls.key", &mut config.tls.key),
+        ("tls.client_ca", &mut config.tls.client_ca),
+    ] {
+        reader.set(key, file, values::path);
+    }
     let default = reader.policy("channel_defaults", &ChannelPolicy::default());
     access::auth(&mut reader, &mut config.auth);
     reader.store(&mut config.store);
@@ -90,6 +98,7 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
         config.server.listen.clear();
     }
     config.server.listeners = listeners.iter().filter_map(|entry| listener(entry, problems)).collect();
+    check_tls(&config, &scalars, &listeners, problems);
     config.policies = policies(default, &channels, problems);
     config.auth.groups = access::groups(&groups, problems);
     config.auth.keys = access::keys(&keys, problems);
@@ -193,12 +202,39 @@ fn memory_budget(reader: &mut SectionReader<'_>, server: &mut Server) {
 fn listener(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Listener> {
     let mut reader = SectionReader { settings: &entry.settings, problems };
     let address = reader.get("listener.address", values::address);
+    let tls = reader.get("listener.tls", values::boolean).unwrap_or(false);
     let proxy_protocol = reader.get("listener.proxy_protocol", values::boolean).unwrap_or(false);
     if !entry.settings.contains_key("listener.address") {
         let text = "this [[listener]] has no address: write address = \"127.0.0.1:8889\"";
         problems.push(Problem::at(&entry.source, text));
     }
-    Some(Listener { address: address?, proxy_protocol })
+    Some(Listener { address: address?, tls, proxy_protocol })
+}
+
+/// Reports a listener with TLS without a certificate, and half of a pair.
+fn check_tls(
+    config: &Config,
+    scalars: &BTreeMap<&'static str, Setting>,
+    listeners: &[Entry],
+    problems: &mut Vec<Problem>,
+) {
+    let Tls { certificate, key, .. } = &config.tls;
+    for (set, missing, other) in [
+        ("tls.certificate", key, "tls.key, the private key of the certificate"),
+        ("tls.key", certificate, "tls.certificate"),
+    ] {
+        if let (Some(setting), None) = (scalars.get(set), missing) {
+            problems.push(Problem::of_key(&setting.source, set, format_args!("needs {other}, too")));
+        }
+    }
+    if certificate.is_some() || key.is_some() || !config.server.all_listeners().iter().any(|listener| listener.tls) {
+        return;
+    }
+    let entry = listeners.iter().find_map(|entry| entry.settings.get("listener.tls")).or(scalars.get("server.listen"));
+    if let Some(setting) = entry {
+        let text = "there is TLS, but no certificate: set tls.certificate and tls.key; `wsmb cert` makes both for a network without names of its own";
+        problems.push(Problem::at(&setting.source, text));
+    }
 }
 
 fn dispatch(value: &Value) -> Result<Dispatch, String> {

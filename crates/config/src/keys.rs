@@ -35,7 +35,11 @@ pub const KEYS: &[Key] = &[
     scalar("server.trusted_proxies"),
     scalar("server.origins"),
     entry("listener.address"),
+    entry("listener.tls"),
     entry("listener.proxy_protocol"),
+    scalar("tls.certificate"),
+    scalar("tls.key"),
+    scalar("tls.client_ca"),
     scalar("channel_defaults.receivers"),
     scalar("channel_defaults.keep"),
     scalar("channel_defaults.dispatch"),
@@ -211,7 +215,8 @@ mod tests {
 
     #[test]
     fn nearest_finds_nothing_for_other_names() {
-        for written in ["server.port", "server.colour", "listener.tls", "store.type", "x", "log.file", "server.", ""] {
+        for written in ["server.port", "server.colour", "listener.colour", "store.type", "x", "log.file", "server.", ""]
+        {
             assert_eq!(nearest(written, false), None, "{written}");
         }
         assert_eq!(nearest_section("zzz"), None);

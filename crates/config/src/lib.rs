@@ -34,7 +34,8 @@ use std::path::Path;
 pub use error::{ConfigError, Problem};
 pub use keys::{KEYS, Key};
 pub use model::{
-    Auth, Config, Flags, KeyText, Listener, Log, Permission, Rate, Server, Store, TokenKey, Who, read_password_file,
+    Auth, Config, Flags, KeyText, Listener, Log, Permission, Rate, Server, Store, Tls, TokenKey, Who,
+    read_password_file,
 };
 pub use url::{DatabaseServer, StoreUrl};
 pub use warnings::warnings;

@@ -21,6 +21,8 @@ use crate::url::StoreUrl;
 pub struct Config {
     /// `[server]`
     pub server: Server,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[channel_defaults]` and `[[channel]]`
     pub policies: Policies,
     /// `[auth]` and `[[permission]]`
@@ -34,7 +36,7 @@ pub struct Config {
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Addresses to listen on, `host:port`. Port 0 takes any free port. Empty if only `listeners` are configured.
+    /// Addresses to listen on, `host:port` or, with TLS, `tls://host:port`. Port 0 takes any free port. Empty if only `listeners` are configured.
     pub listen: Vec<String>,
     /// `[[listener]]`: further addresses with their own settings.
     pub listeners: Vec<Listener>,
@@ -72,8 +74,12 @@ impl Server {
     /// All addresses to listen on, those of `listen` first; at least one.
     #[must_use]
     pub fn all_listeners(&self) -> Vec<Listener> {
-        let plain = self.listen.iter().map(|address| Listener { address: address.clone(), proxy_protocol: false });
-        plain.chain(self.listeners.iter().cloned()).collect()
+        let short = self.listen.iter().map(|text| {
+            let (address, tls) =
+                text.strip_prefix(TLS_PREFIX).map_or((text.as_str(), false), |address| (address, true));
+            Listener { address: address.to_owned(), tls, proxy_protocol: false }
+        });
+        short.chain(self.listeners.iter().cloned()).collect()
     }
 }
 
@@ -82,8 +88,24 @@ impl Server {
 pub struct Listener {
     /// `host:port`.
     pub address: String,
+    /// Whether every connection is encrypted, with the certificate of `[tls]`.
+    pub tls: bool,
     /// Whether every connection begins with a PROXY protocol header.
     pub proxy_protocol: bool,
+}
+
+/// What begins an address of `server.listen` with TLS.
+pub(super) const TLS_PREFIX: &str = "tls://";
+
+/// `[tls]`: PEM files. If a listener has TLS, certificate and key are present.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate, followed by those of its issuers.
+    pub certificate: Option<PathBuf>,
+    /// The private key of the certificate.
+    pub key: Option<PathBuf>,
+    /// The authorities that issue client certificates.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// `[auth]`, `[[permission]]` and `[[rate]]`
@@ -358,7 +380,7 @@ pub struct Flags {
 
 impl Config {
     /// Returns the keys with a different value in `new` that need a restart. All others can change while the broker runs: channel policies,
-    /// users, groups, keys for tokens, permissions, rates, administrators, trusted proxies, origins, the log level.
+    /// users, groups, keys for tokens, permissions, rates, administrators, trusted proxies, origins, certificates, the log level.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.server, &new.server);

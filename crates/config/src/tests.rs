@@ -69,7 +69,10 @@ fn the_commented_examples_are_valid_too() {
         })
         .collect();
     let config = load(&uncommented).unwrap();
-    assert_eq!(config.server.listeners, [Listener { address: "127.0.0.1:8889".to_owned(), proxy_protocol: true }]);
+    assert_eq!(
+        config.server.listeners,
+        [Listener { address: "127.0.0.1:8889".to_owned(), tls: true, proxy_protocol: true }]
+    );
     assert_eq!(config.policies.named.len(), 1);
     assert_eq!(config.policies.of(&channel("sms")).ttl, Duration::from_secs(300));
     assert_eq!(config.auth.permissions[0].receive, ["sms", "sms.*"]);
@@ -154,9 +157,28 @@ fn every_key_of_a_full_file_is_read() {
 }
 
 #[test]
+fn a_listener_may_have_tls_in_both_forms() {
+    let pair = "[tls]\ncertificate = \"c.pem\"\nkey = \"k.pem\"\nclient_ca = \"a.pem\"\n";
+    let text = format!(
+        "[server]\nlisten = [\"a:1\", \"tls://b:2\"]\n[[listener]]\naddress = \"c:3\"\ntls = true\nproxy_protocol = true\n{pair}"
+    );
+    let config = load(&text).unwrap();
+    let listener = |address: &str, tls, proxy_protocol| Listener { address: address.to_owned(), tls, proxy_protocol };
+    let all = [listener("a:1", false, false), listener("b:2", true, false), listener("c:3", true, true)];
+    assert_eq!(config.server.all_listeners(), all);
+    assert_eq!(config.tls.client_ca.as_deref(), Some(Path::new("a.pem")));
+    let other = load(&text.replace("c.pem", "d.pem")).unwrap();
+    assert_eq!(
+        config.changes_needing_restart(&other),
+        Vec::<&str>::new(),
+        "a certificate is replaced without a restart"
+    );
+}
+
+#[test]
 fn listeners_add_to_configured_addresses_and_replace_the_default() {
     let entry = "[[listener]]\naddress = \"[::1]:1\"\nproxy_protocol = true\n[[listener]]\naddress = \"h:2\"\n";
-    let listener = |address: &str, proxy_protocol| Listener { address: address.to_owned(), proxy_protocol };
+    let listener = |address: &str, proxy_protocol| Listener { address: address.to_owned(), tls: false, proxy_protocol };
     let ours = [listener("[::1]:1", true), listener("h:2", false)];
     assert_eq!(load(entry).unwrap().server.all_listeners(), ours);
     let both = load(&format!("{entry}[server]\nlisten = \"a:1\"")).unwrap().server;

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::model::TLS_PREFIX;
 use super::raw::Value;
 use crate::limits;
 use wsmb_core::duration::{UNITS, format_duration, number_and_unit, parse_duration};
@@ -193,7 +194,7 @@ pub(super) fn addresses(value: &Value) -> Result<Vec<String>, String> {
     if list.is_empty() {
         return Err("must have at least one address, like \"127.0.0.1:8888\"".to_owned());
     }
-    list.iter().try_for_each(|address| check_listen(address))?;
+    list.iter().try_for_each(|address| check_listen(address.strip_prefix(TLS_PREFIX).unwrap_or(address)))?;
     Ok(list)
 }
 

@@ -21,14 +21,15 @@ pub fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
     let mut warnings = Vec::new();
     let listeners = config.server.all_listeners();
     let public: Vec<&Listener> = listeners.iter().filter(|listener| is_public(&listener.address)).collect();
-    for listener in &public {
+    for listener in public.iter().filter(|listener| !listener.tls) {
         let key = if config.server.listen.contains(&listener.address) { "server.listen" } else { "[[listener]]" };
         warnings.push(format!(
             "{key}: {} can be reached from other machines, and passwords and messages are sent unencrypted; \
-             put a proxy with TLS in front, or listen on 127.0.0.1",
+             use TLS (tls = true), put a proxy with TLS in front, or listen on 127.0.0.1",
             listener.address
         ));
     }
+    tls(config, &listeners, &mut warnings);
     proxies(config, &mut warnings);
     if config.server.origins.contains(&Origin::Null) {
         warnings.push(
@@ -94,6 +95,22 @@ fn machine(config: &Config, warnings: &mut Vec<String>) {
         warnings.push(format!(
             "server.threads is {}, but this process may use only {processors} processors, so further threads only wait for the others",
             config.server.threads
+        ));
+    }
+}
+
+/// Warns about a certificate that no listener uses, and a key that everyone can read.
+fn tls(config: &Config, listeners: &[Listener], warnings: &mut Vec<String>) {
+    if config.tls.certificate.is_some() && !listeners.iter().any(|listener| listener.tls) {
+        warnings.push(
+            "[tls]: no listener uses the certificate; write tls:// before an address in server.listen, or tls = true in a [[listener]]"
+                .to_owned(),
+        );
+    }
+    if let Some(key) = config.tls.key.as_deref().filter(|key| is_world_readable(key)) {
+        warnings.push(format!(
+            "{0}: every user of this machine can read the private key in this file; run `chmod o-r {0}`",
+            key.display()
         ));
     }
 }

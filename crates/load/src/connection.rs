@@ -3,13 +3,15 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Error;
 use super::connection_state::ConnectionState;
 use super::payload::Payload;
-use super::platform::{self, Process};
+use super::platform::Process;
+use super::stream::Stream;
 use super::wire::{ConnectionPlan, Session, SessionEvent, Wire, frame};
 use crate::limits;
 use wsmb_client::{Credentials, Url};
@@ -25,14 +27,21 @@ pub struct Target {
     credentials: Option<Credentials>,
     /// Whether the server runs on this system.
     is_local: bool,
+    /// For `wss://`.
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Target {
-    /// Resolves the broker's address. If `credentials` is `None`, those in the URL are used, if any.
+    /// Resolves the broker's address. If `credentials` is `None`, those in the URL are used, if any. `ca`: for `wss://`, a PEM file with the only certificates that
+    /// are trusted; `None`: the system's authorities.
     ///
     /// # Errors
-    /// The host name cannot be resolved, or no address accepts a connection.
-    pub fn new(url: Url, credentials: Option<Credentials>) -> Result<Self, Error> {
+    /// The host name cannot be resolved, no address accepts a connection, or the trusted certificates cannot be read.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "there is no wss://"))]
+    pub fn new(url: Url, credentials: Option<Credentials>, ca: Option<&Path>) -> Result<Self, Error> {
+        #[cfg(feature = "tls")]
+        let tls = if url.is_tls() { Some(wsmb_client::tls::config(&url, ca)?) } else { None };
         let unreachable = |source| Error::from(wsmb_client::Error::Unreachable { address: url.authority(), source });
         let addresses: Vec<SocketAddr> = (url.host(), url.port()).to_socket_addrs().map_err(unreachable)?.collect();
         let mut failure = io::Error::new(ErrorKind::NotFound, "the name has no address");
@@ -45,7 +54,15 @@ impl Target {
                     let is_local = same_address || address.ip().is_loopback();
                     let from_url = url.user().map(|user| Credentials::new(user, url.password().unwrap_or_default()));
                     let (authority, credentials) = (url.authority().into(), credentials.or(from_url));
-                    return Ok(Self { url, address, authority, credentials, is_local });
+                    return Ok(Self {
+                        url,
+                        address,
+                        authority,
+                        credentials,
+                        is_local,
+                        #[cfg(feature = "tls")]
+                        tls,
+                    });
                 }
                 Err(error) => failure = error,
             }
@@ -65,7 +82,7 @@ impl Target {
 
 /// A connection whose reads and writes block.
 pub(super) struct BlockingConnection<S> {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream<TcpStream>,
     pub(super) state: ConnectionState<S>,
     /// The request that the handshake reply must match; `None` after the reply.
     request: Option<HandshakeRequest>,
@@ -79,7 +96,8 @@ struct HandshakeRequest {
 }
 
 impl<S: Session> BlockingConnection<S> {
-    /// Connects and writes the handshake request. Does not wait for the reply, so that many handshakes can wait for a slow server at once.
+    /// Connects, with TLS if the address begins with `wss://`, and writes the handshake request. Does not wait for the reply, so that many handshakes can wait for a
+    /// slow server at once.
     ///
     /// # Errors
     /// The connection cannot be made, or it broke.
@@ -92,11 +110,11 @@ impl<S: Session> BlockingConnection<S> {
         let stream = TcpStream::connect_timeout(&target.address, wsmb_client::limits::CLIENT_CONNECT)
             .map_err(|error| connect_error(target, error))?;
         let state = ConnectionState::new(wire.session(plan, payload), target.authority.clone());
-        let mut opening = Self { stream, state, request: None };
-        let setting = |error| opening.state.lost(Some(error));
-        opening.stream.set_nodelay(true).map_err(setting)?;
-        opening.stream.set_read_timeout(Some(wsmb_client::limits::CLIENT_CONNECT)).map_err(setting)?;
-        opening.stream.set_write_timeout(Some(wsmb_client::limits::CLIENT_CONNECT)).map_err(setting)?;
+        let setting = |error| state.lost(Some(error));
+        stream.set_nodelay(true).map_err(setting)?;
+        stream.set_read_timeout(Some(wsmb_client::limits::CLIENT_CONNECT)).map_err(setting)?;
+        stream.set_write_timeout(Some(wsmb_client::limits::CLIENT_CONNECT)).map_err(setting)?;
+        let mut opening = Self { stream: secure(stream, target)?, state, request: None };
         let handshake = wire.handshake(plan);
         let mut path = target.url.target().to_owned();
         if let Some(parameter) = &handshake.parameter {
@@ -176,7 +194,7 @@ impl<S: Session> BlockingConnection<S> {
 
     /// Writes all queued bytes.
     pub(super) fn write(&mut self) -> Result<(), Error> {
-        let result = self.stream.write_all(&self.state.out);
+        let result = self.stream.write_all(&self.state.out).and_then(|()| self.stream.flush());
         self.state.out.clear();
         result.map_err(|error| self.state.lost(Some(error)))
     }
@@ -204,7 +222,8 @@ impl<S: Session> BlockingConnection<S> {
         let mut buffer = [0; wsmb_protocol::limits::UPGRADE_REPLY];
         let deadline = Instant::now() + limits::CLOSE_TIMEOUT;
         // Further frames and errors do not matter here.
-        let mut is_open = self.stream.set_read_timeout(Some(limits::CLOSE_TIMEOUT)).is_ok() && self.write().is_ok();
+        let mut is_open =
+            self.stream.tcp().set_read_timeout(Some(limits::CLOSE_TIMEOUT)).is_ok() && self.write().is_ok();
         while is_open && Instant::now() < deadline {
             is_open = matches!(self.stream.read(&mut buffer), Ok(count) if count > 0);
         }
@@ -213,13 +232,35 @@ impl<S: Session> BlockingConnection<S> {
     /// Makes the connection non-blocking, for the engine.
     pub(super) fn into_nonblocking(self) -> Result<Connection<S>, Error> {
         let Self { stream, state, .. } = self;
-        match stream.set_nonblocking(true) {
+        match stream.tcp().set_nonblocking(true) {
             Ok(()) => {
-                Ok(Connection { stream: mio::net::TcpStream::from_std(stream), state, written: 0, blocked: false })
+                let stream = stream.map(mio::net::TcpStream::from_std);
+                Ok(Connection { stream, state, written: 0, blocked: false })
             }
             Err(error) => Err(state.lost(Some(error))),
         }
     }
+}
+
+/// Performs the TLS handshake, if the address begins with `wss://`. Blocks.
+#[cfg(feature = "tls")]
+fn secure(mut stream: TcpStream, target: &Target) -> Result<Stream<TcpStream>, Error> {
+    let Some(config) = &target.tls else { return Ok(Stream::Plain(stream)) };
+    let name = wsmb_client::tls::server_name(&target.url)?;
+    let failed = |error| Error::from(wsmb_client::tls::error(target.authority.to_string(), error));
+    let mut tls =
+        rustls::ClientConnection::new(config.clone(), name).map_err(|error| failed(io::Error::other(error)))?;
+    while tls.is_handshaking() {
+        tls.complete_io(&mut stream).map_err(failed)?;
+    }
+    Ok(Stream::Tls(Box::new(rustls::StreamOwned::new(tls, stream))))
+}
+
+/// [`Url::parse`] accepts no `wss://` in this build.
+#[cfg(not(feature = "tls"))]
+#[expect(clippy::unnecessary_wraps, reason = "the other build can fail")]
+fn secure(stream: TcpStream, _: &Target) -> Result<Stream<TcpStream>, Error> {
+    Ok(Stream::Plain(stream))
 }
 
 fn stalled(what: &str, after: Duration) -> Error {
@@ -245,7 +286,7 @@ fn connect_error(target: &Target, source: io::Error) -> Error {
 
 /// A connection whose reads and writes do not block.
 pub(super) struct Connection<S> {
-    pub(super) stream: mio::net::TcpStream,
+    pub(super) stream: Stream<mio::net::TcpStream>,
     pub(super) state: ConnectionState<S>,
     written: usize,
     /// Whether the socket is full. The event queue reports when it is writable again.
@@ -273,7 +314,7 @@ impl<S: Session> Connection<S> {
         if self.queued() > 0 {
             self.flush()?;
         }
-        Ok(count == buffer.len() || !platform::SHORT_READ_EMPTIES)
+        Ok(count == buffer.len() || !self.stream.is_empty_after_short_read())
     }
 
     /// Writes queued bytes until the socket is full.
@@ -293,6 +334,11 @@ impl<S: Session> Connection<S> {
         if self.queued() == 0 {
             self.state.out.clear();
             self.written = 0;
+        }
+        match self.stream.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.blocked = true,
+            Err(error) => return self.close_reason(error),
+            Ok(()) => {}
         }
         Ok(())
     }

@@ -138,7 +138,7 @@ impl<S: Session> Engine<S> {
         let index = self.links.len();
         self.poll
             .registry()
-            .register(&mut connection.stream, Token(index), Interest::READABLE | Interest::WRITABLE)
+            .register(connection.stream.tcp_mut(), Token(index), Interest::READABLE | Interest::WRITABLE)
             .map_err(|error| connection.state.lost(Some(error)))?;
         // Data that arrived during the opening does not cause another event.
         self.readable.push(index);

@@ -108,7 +108,7 @@ fn send<S: Session>(
     began: Instant,
     stop: &AtomicBool,
 ) -> Result<(Histogram, BlockingConnection<S>), Error> {
-    sender.stream.set_nonblocking(true).map_err(|error| sender.state.lost(Some(error)))?;
+    sender.stream.tcp().set_nonblocking(true).map_err(|error| sender.state.lost(Some(error)))?;
     let mut lateness = Histogram::new();
     for number in 0..schedule.total() {
         let due = began + schedule.due(number);
@@ -123,7 +123,7 @@ fn send<S: Session>(
         write(&mut sender, stop)?;
         read_sender(&mut sender)?;
     }
-    sender.stream.set_nonblocking(false).map_err(|error| sender.state.lost(Some(error)))?;
+    sender.stream.tcp().set_nonblocking(false).map_err(|error| sender.state.lost(Some(error)))?;
     Ok((lateness, sender))
 }
 
@@ -174,7 +174,7 @@ fn receive<S: Session>(
     on_measuring: &mut impl FnMut(),
     watch: &mut impl FnMut(u64),
 ) -> Result<LatencyResult, Error> {
-    let timeout = receiver.stream.set_read_timeout(Some(limits::UPDATE_INTERVAL));
+    let timeout = receiver.stream.tcp().set_read_timeout(Some(limits::UPDATE_INTERVAL));
     timeout.map_err(|error| receiver.state.lost(Some(error)))?;
     let mut buffer = vec![0; limits::READ_BYTES];
     let mut histogram = Histogram::new();

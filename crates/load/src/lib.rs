@@ -28,6 +28,7 @@ mod payload;
 mod platform;
 mod process;
 mod report;
+mod stream;
 mod tracker;
 mod wire;
 mod workload;

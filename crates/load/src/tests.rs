@@ -36,7 +36,7 @@ impl Relay {
             let (sender, receiver) = (accept(&listener), accept(&listener));
             relay(sender, receiver, script);
         });
-        Self { target: Target::new(url, None).unwrap(), thread }
+        Self { target: Target::new(url, None, None).unwrap(), thread }
     }
 
     fn run(self, workload: &Workload, messages: u64) -> Result<Report, Error> {
@@ -184,7 +184,7 @@ fn a_message_that_was_not_sent_is_an_error() {
 fn unsupported_workloads_are_refused_before_anything_is_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = Url::parse(&format!("ws://{}", listener.local_addr().unwrap())).unwrap();
-    let target = Target::new(url, None).unwrap();
+    let target = Target::new(url, None, None).unwrap();
     for workload in [Workload::Confirmed, Workload::Channels { channels: 2 }] {
         let error = run(&TOPIC, &target, &workload, &options(1), &mut |_| {}).unwrap_err();
         assert!(matches!(error, Error::Misuse(_)), "{error}");

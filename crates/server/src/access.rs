@@ -59,6 +59,8 @@ pub(super) struct Credentials<'a> {
     pub(super) token: Option<&'a str>,
     /// The value of `?ticket=`. Counts before `authorization`.
     pub(super) ticket: Option<&'a str>,
+    /// The user that a verified client certificate names. Counts if there is nothing else.
+    pub(super) certified: Option<&'a Arc<str>>,
 }
 
 impl<'a> Credentials<'a> {
@@ -74,7 +76,7 @@ impl<'a> Credentials<'a> {
 
     /// Whether the request has no credentials.
     pub(super) fn are_missing(&self) -> bool {
-        self.authorization.is_none() && self.token.is_none() && self.ticket.is_none()
+        self.authorization.is_none() && self.token.is_none() && self.ticket.is_none() && self.certified.is_none()
     }
 }
 
@@ -195,7 +197,9 @@ impl Access {
             return self.redeem(ticket, from);
         }
         let Some(authorization) = credentials.authorization else {
-            return if self.anonymous {
+            return if let Some(user) = credentials.certified {
+                Login::Welcome(Identity::User(user.clone()), self.logins.verifier.users())
+            } else if self.anonymous {
                 Login::Welcome(Identity::default(), self.logins.verifier.users())
             } else {
                 Login::Rejected(String::new(), Reason::NoCredentials)

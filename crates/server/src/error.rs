@@ -10,6 +10,8 @@ use wsmb_store::StoreError;
 pub enum ServeError {
     /// An address can't be listened on.
     Listen(ListenError),
+    /// The certificate of the TLS listeners can't be used: a sentence.
+    Tls(String),
     /// The store can't be opened, or could not be closed in an orderly way.
     Store(StoreError),
     /// The store had not stored all messages at the end.
@@ -37,6 +39,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listen(error) => error.fmt(f),
+            Self::Tls(sentence) => f.write_str(sentence),
             Self::Store(error) => error.fmt(f),
             Self::Unstored { messages, cause } => {
                 write!(

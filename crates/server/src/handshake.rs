@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::access::{Access, Credentials, Identity, Login};
@@ -45,7 +45,7 @@ const UPGRADE_REQUIRED: [(&str, &str); 3] =
     [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13"), ("X-Powered-By", "wsmb (compatible with Ratchet)")];
 
 /// An accepted socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Accepted {
     /// The peer's address.
     pub(super) peer: SocketAddr,
@@ -53,6 +53,19 @@ pub(super) struct Accepted {
     pub(super) proxy_protocol: bool,
     /// The loop that serves it.
     pub(super) home: u16,
+    /// In a box, because only encrypted connections have it.
+    pub(super) secured: Option<Box<Secured>>,
+}
+
+/// What is known of an encrypted connection before its request.
+#[derive(Debug)]
+pub(super) struct Secured {
+    /// The PROXY header before the TLS handshake.
+    pub(super) header: Option<Header>,
+    /// The user that the client certificate names.
+    pub(super) user: Option<Arc<str>>,
+    /// When the TLS handshake began.
+    pub(super) began: Instant,
 }
 
 /// A request head, the PROXY header before it, and the bytes after it.
@@ -98,14 +111,19 @@ pub(super) async fn run(hub: Arc<Hub>, transport: Transport, accepted: Accepted,
 async fn serve(
     hub: Arc<Hub>,
     transport: Transport,
-    Accepted { peer, proxy_protocol, home }: Accepted,
+    Accepted { peer, proxy_protocol, home, secured }: Accepted,
     slot: &Slot,
 ) -> Option<Box<Reader>> {
-    let (transport, head) = match timeout(limits::HANDSHAKE_TIME, read_head(&hub, &transport, proxy_protocol)).await {
+    let spent = secured.as_ref().map_or(Duration::ZERO, |secured| secured.began.elapsed());
+    let time = limits::HANDSHAKE_TIME.saturating_sub(spent);
+    let (transport, head) = match timeout(time, read_head(&hub, &transport, proxy_protocol)).await {
         Ok(Ok(head)) => (transport, head),
         #[cfg(feature = "http")]
         Ok(Err(NoHead::Http(header, bytes))) => {
-            let kept = http::serve(&hub, transport, bytes, (peer, header), slot).await?;
+            let secured = secured.as_deref();
+            let header = secured.and_then(|secured| secured.header).or(header);
+            let certified = secured.and_then(|secured| secured.user.clone());
+            let kept = http::serve(&hub, transport, bytes, http::Origin { peer, header, certified }, slot).await?;
             (kept.transport, Head { header, request: kept.request, rest: kept.rest })
         }
         Ok(Err(NoHead::Gone)) => return None,
@@ -124,8 +142,11 @@ async fn serve(
         return None;
     }
     let Head { header, request, mut rest } = head;
+    let secured = secured.as_deref();
+    let header = secured.and_then(|secured| secured.header).or(header);
     let client = hub.proxies.client(peer, header, &request.forwarding, &hub.access().trusted);
-    let answer = match timeout(limits::LOGIN_TIME, answer(&hub, request, client)).await {
+    let certified = secured.and_then(|secured| secured.user.as_ref());
+    let answer = match timeout(limits::LOGIN_TIME, answer(&hub, request, &client, certified)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Http(busy()),
     };
@@ -233,7 +254,8 @@ fn is_plain_read(request: &Request) -> bool {
     matches!(request.method.as_str(), "GET" | "HEAD") && request.upgrade.is_none()
 }
 
-async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
+/// `certified`: the user of the client certificate.
+async fn answer(hub: &Hub, request: Request, client: &Client, certified: Option<&Arc<str>>) -> Answer {
     let is_reserved = RESERVED.iter().any(|reserved| {
         request.path.strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
@@ -252,7 +274,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     }
     let Some(upgrade) = request.upgrade else {
         if let Some(broken) = request.broken_upgrade {
-            hub.proxies.note_broken_upgrade(&client, broken);
+            hub.proxies.note_broken_upgrade(client, broken);
         }
         return Answer::Http(upgrade_required(&request));
     };
@@ -264,16 +286,17 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         authorization: request.authorization.as_deref(),
         token: upgrade.token.as_deref(),
         ticket: upgrade.ticket.as_deref(),
+        certified,
     };
     let anonymous = access.anonymous && credentials.are_missing();
     if let Some(page) = request.page.as_ref().filter(|_| !credentials.are_explicit())
-        && let Some(sentence) = hub.origins.refusal(page, &client, &access.origins, anonymous)
+        && let Some(sentence) = hub.origins.refusal(page, client, &access.origins, anonymous)
     {
         Counters::add(&hub.counters.forbidden, 1);
         return Answer::Http(plain(403, &sentence));
     }
-    let peer = client.address;
-    let (identity, users) = match login(hub, &access, credentials, &peer, upgrade.topic.is_some()).await {
+    let peer = &client.address;
+    let (identity, users) = match login(hub, &access, credentials, peer, upgrade.topic.is_some()).await {
         Ok(welcome) => welcome,
         Err(response) => return Answer::Http(response),
     };
@@ -282,7 +305,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
         && !access.may_receive(&identity, channel)
     {
         let user = identity.user();
-        hub.note_forbidden(user, &peer, channel);
+        hub.note_forbidden(user, peer, channel);
         return Answer::Http(plain(
             403,
             &format!("user \"{user}\" may neither send to nor receive from \"{channel}\""),
@@ -290,7 +313,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     }
     let profile = Profile {
         identity,
-        peer,
+        peer: *peer,
         topic: upgrade.topic.clone(),
         receiver: upgrade.receiver.as_deref().map(Arc::from).map(Box::new),
         modern: upgrade.modern,
@@ -299,7 +322,7 @@ async fn answer(hub: &Hub, request: Request, client: Client) -> Answer {
     Answer::Upgrade(upgrade, profile, users)
 }
 
-/// Checks the credentials and the rate of their user. The error is the HTTP response.
+/// Checks the credentials and the rate of their user. Without a password, the user is that of the client certificate. The error is the HTTP response.
 async fn login(
     hub: &Hub,
     access: &Access,
@@ -403,12 +426,12 @@ fn above_rate(user: &str, wait: Duration) -> Vec<u8> {
     handshake::response(429, &[("Retry-After", &seconds)], TEXT, &sentence)
 }
 
-fn plain(status: u16, sentence: &str) -> Vec<u8> {
+pub(super) fn plain(status: u16, sentence: &str) -> Vec<u8> {
     handshake::response(status, &[], TEXT, &format!("{sentence}\n"))
 }
 
 /// Sends a response, then reads the rest of the request for at most [`limits::HTTP_LINGER`], so that a reset does not discard the response.
-async fn refuse(transport: &Transport, response: &[u8]) -> Option<Box<Reader>> {
+pub(super) async fn refuse(transport: &Transport, response: &[u8]) -> Option<Box<Reader>> {
     let answer = async {
         transport.write_all(response).await?;
         transport.finish()?;

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! platform       what depends on the operating system
-//! transport      the bytes of one connection              encoding, batch      the layout of a turn's frames
+//! socket, tls_stream                                      encoding, batch      the layout of a turn's frames
+//! transport      the bytes of one connection
 //! queue          the send queue of one session
 //! access         who a client is, and what it may do
 //! session        user, encoding, queue in front of transport
@@ -16,7 +17,7 @@
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
-//! handshake, listener, enforce, expiry, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
+//! certificates, tls_accept, handshake, listener, enforce, expiry, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
 //! ```
 //!
 //! Reasons for this design: `docs/decisions/server.md`.
@@ -29,6 +30,8 @@ mod backpressure;
 mod batch;
 #[cfg(feature = "http")]
 mod callers;
+#[cfg(feature = "tls")]
+mod certificates;
 mod clock;
 mod core;
 mod counters;
@@ -66,15 +69,25 @@ mod replies;
 mod request;
 mod session;
 mod settings;
+mod socket;
 mod stop;
 mod stopping;
 mod storage;
 mod tasks;
 mod timekeeping;
 mod timers;
+#[cfg(feature = "tls")]
+mod tls_accept;
+#[cfg(feature = "tls")]
+mod tls_stream;
 mod transport;
 mod turns;
 mod warnings;
+#[cfg(not(feature = "tls"))]
+mod without_tls;
+
+#[cfg(not(feature = "tls"))]
+use without_tls::{certificates, tls_accept, tls_stream};
 
 #[cfg(test)]
 mod tests;
@@ -86,5 +99,5 @@ pub use lifecycle::{Load, RunningServer, Server, serve};
 pub use listener::{ListenError, obstacles};
 pub use memory::CountingAllocator;
 pub use platform::is_hang_up_ignored;
-pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles};
 pub use turns::{TurnCause, Turns};

@@ -12,6 +12,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use super::access::{Access, Identity, Logins};
+use super::certificates::Certificates;
 use super::clock::Clock;
 use super::core::Core;
 use super::counters::{Counters, WarningLimit};
@@ -43,11 +44,15 @@ pub struct Server;
 pub struct RunningServer {
     hub: Arc<Hub>,
     addresses: Vec<SocketAddr>,
+    /// Those with TLS.
+    tls_addresses: Vec<SocketAddr>,
     listeners: Vec<JoinHandle<()>>,
     handshakes: Arc<Handshakes>,
     threads: Arc<Threads>,
     tasks: Vec<JoinHandle<()>>,
     credentials: Arc<Mutex<Credentials>>,
+    /// The certificate of the listeners with TLS.
+    certificates: Option<Arc<Certificates>>,
     settings: Mutex<Settings>,
     is_stopping: bool,
 }
@@ -58,6 +63,7 @@ impl Server {
     /// # Errors
     /// The first address, store or system resource that cannot be opened.
     pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
+        let certificates = load_certificates(&settings).await?;
         let listeners = listener::bind(&settings.listeners).await?;
         let addresses = listeners.iter().map(|bound| bound.listener.local_addr()).collect::<Result<_, _>>()?;
         let (credentials, own_key, store, clock, (summary, suspect), (ids, found)) = {
@@ -101,11 +107,13 @@ impl Server {
         let mut server = RunningServer {
             hub,
             addresses,
+            tls_addresses: Vec::new(),
             listeners: Vec::new(),
             handshakes,
             threads,
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
+            certificates,
             settings: Mutex::new(settings),
             is_stopping: false,
         };
@@ -133,14 +141,22 @@ impl RunningServer {
             spawn_vital(hub, "the task of tokens", hub.clone().run_expiries()),
             spawn_vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
         ];
+        if let Some(certificates) = &self.certificates {
+            let watch = watch_certificates(certificates.clone());
+            self.tasks.push(spawn_vital(hub, "the task of certificates", watch));
+        }
         let shared = Arc::new(listener::Shared {
             hub: hub.clone(),
             handshakes: self.handshakes.clone(),
             threads: self.threads.clone(),
+            certificates: self.certificates.clone(),
             accept_warning: WarningLimit::default(),
         });
         for (bound, address) in listeners.into_iter().zip(&self.addresses) {
-            info!(%address, proxy_protocol = bound.proxy_protocol, "listening");
+            info!(%address, tls = bound.tls, proxy_protocol = bound.proxy_protocol, "listening");
+            if bound.tls {
+                self.tls_addresses.push(*address);
+            }
             self.listeners.push(spawn_vital(hub, "a listener", listener::accept(shared.clone(), bound)));
         }
     }
@@ -149,6 +165,12 @@ impl RunningServer {
     #[must_use]
     pub fn local_addrs(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Those of [`Self::local_addrs`] whose connections are encrypted.
+    #[must_use]
+    pub fn tls_addrs(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
 
     /// The server's counters.
@@ -196,12 +218,17 @@ impl RunningServer {
         access.issue_ticket(&Identity::User(user.into()), access.logins.verifier.users())
     }
 
-    /// Applies new channel policies, users, keys for tokens, permissions, trusted proxies and origins. Password files are read again.
+    /// Applies new channel policies, users, keys for tokens, permissions, trusted proxies, origins and certificates. Password files and certificates
+    /// are read again.
     /// Connections whose user, password or right in use was withdrawn are ended.
     pub async fn reload(&self, new: Reload) {
         let (credentials, wanted) = (self.credentials.clone(), new.access.clone());
         let users = blocking(move || lock(&credentials).reload(&wanted.htpasswd, &wanted.users)).await;
         let logins = self.hub.access().logins.clone();
+        if let (Some(certificates), Some(files)) = (self.certificates.clone(), new.tls) {
+            // An error is a panic, which is logged.
+            let _ = blocking(move || certificates.reload(&files)).await;
+        }
         let revoked = match users {
             Ok(users) => logins.verifier.replace(users.clone()).revoked_by(&users),
             Err(_) => HashSet::new(),
@@ -397,7 +424,7 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
             let needs_restart = new.needs_restart.clone();
             server.reload(new).await;
             info!(
-                "reloaded: channel policies, users, keys for tokens, permissions, rates, origins and trusted proxies are as configured now"
+                "reloaded: channel policies, users, keys for tokens, permissions, rates, origins, trusted proxies and certificates are as configured now"
             );
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
@@ -405,6 +432,27 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
         }
         Ok(Err(problems)) => error!("not reloaded, the old configuration stays in force: {problems}"),
         Err(cause) => error!(%cause, "not reloaded, the old configuration stays in force"),
+    }
+}
+
+/// Reads the certificate, if a listener needs it.
+async fn load_certificates(settings: &Settings) -> Result<Option<Arc<Certificates>>, ServeError> {
+    if !settings.listeners.iter().any(|listener| listener.tls) {
+        return Ok(None);
+    }
+    let Some(files) = settings.tls.clone() else {
+        return Err(ServeError::Tls("a listener has TLS, but there is no certificate".to_owned()));
+    };
+    let loaded = blocking(move || Certificates::load(&files)).await?;
+    loaded.map(|certificates| Some(Arc::new(certificates))).map_err(ServeError::Tls)
+}
+
+async fn watch_certificates(certificates: Arc<Certificates>) {
+    let mut pause = limits::HTPASSWD_CHECK;
+    loop {
+        tokio::time::sleep(pause).await;
+        let certificates = certificates.clone();
+        pause = blocking(move || certificates.reload_if_changed()).await.unwrap_or(limits::HTPASSWD_CHECK);
     }
 }
 

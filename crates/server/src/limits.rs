@@ -82,6 +82,32 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(10);
 /// From accept to a complete request head. A client behind a bad mobile network needs a few round trips.
 pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
+/// Bytes of the client's part of a TLS handshake: a chain of client certificates has a few thousand.
+pub const TLS_HANDSHAKE_BYTES: usize = 32 << 10;
+
+/// Bytes that one write encrypts, in records of 16 KiB: as much as the queue copies together ([`COALESCE`]).
+pub const TLS_WRITE: usize = 64 << 10;
+
+/// The buffer for the result: each record adds 29 bytes at most, and a message that renews the keys may come first.
+pub const TLS_OUTPUT: usize = TLS_WRITE + (1 << 10);
+
+/// The buffer for the announcement of the end: an alert of two bytes, encrypted.
+pub const TLS_ANNOUNCEMENT: usize = 64;
+
+/// Writes of an encrypted connection whose sizes are known, to count the acknowledged bytes: a client that receives one message gets three (the reply to the
+/// upgrade, the message, a ping), and the announcement of the end. Eight bytes each, in every encrypted connection.
+pub const TLS_WRITES: usize = 6;
+
+/// How often the log says that the certificate expires soon.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_secs(86_400);
+
+/// Handshakes that compute at the same time, each up to a millisecond: one for each processor, so that a storm of clients uses the machine, and four at most,
+/// because each needs a thread. The others wait in the order of their arrival.
+#[must_use]
+pub fn tls_handshakes() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().min(4))
+}
+
 /// From a complete request head to a verified password, including the wait behind other logins.
 pub const LOGIN_TIME: Duration = Duration::from_secs(30);
 

@@ -11,13 +11,15 @@ use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tracing::error;
 
+use super::certificates::Certificates;
 use super::counters::WarningLimit;
 use super::handshake::{self, Accepted};
-use super::handshakes::Handshakes;
+use super::handshakes::{Handshakes, Slot};
 use super::hub::Hub;
 use super::loops::Threads;
 use super::reader::Reader;
 use super::settings::Listener;
+use super::tls_accept;
 use super::transport::Transport;
 use crate::{limits, platform};
 
@@ -58,6 +60,8 @@ impl std::error::Error for ListenError {
 /// An open listening socket.
 pub(super) struct Bound {
     pub(super) listener: TcpListener,
+    /// Every connection is encrypted.
+    pub(super) tls: bool,
     /// Every connection begins with a PROXY protocol header.
     pub(super) proxy_protocol: bool,
 }
@@ -77,12 +81,12 @@ pub(super) async fn bind(wanted: &[Listener]) -> Result<Vec<Bound>, ListenError>
     }
     let everything: Vec<SocketAddr> = found.iter().flat_map(|(_, resolved)| resolved.clone()).collect();
     let mut all = Vec::new();
-    for (Listener { address, proxy_protocol }, resolved) in found {
+    for (Listener { address, tls, proxy_protocol }, resolved) in found {
         let before = all.len();
         let mut missing = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address_of_name in &resolved {
             match open(*address_of_name, &everything) {
-                Ok(listener) => all.push(Bound { listener, proxy_protocol: *proxy_protocol }),
+                Ok(listener) => all.push(Bound { listener, tls: *tls, proxy_protocol: *proxy_protocol }),
                 // `localhost` resolves to `::1` too, even on a machine without IPv6.
                 Err(cause) if resolved.len() > 1 && is_missing(&cause) => missing = cause,
                 Err(cause) => return Err(ListenError { address: address.clone(), cause }),
@@ -164,13 +168,16 @@ pub(super) struct Shared {
     pub(super) hub: Arc<Hub>,
     pub(super) handshakes: Arc<Handshakes>,
     pub(super) threads: Arc<Threads>,
+    /// The certificate of the listeners with TLS.
+    pub(super) certificates: Option<Arc<Certificates>>,
     /// Limits the warnings about failed accepts.
     pub(super) accept_warning: WarningLimit,
 }
 
 /// Accepts connections until the listeners must close and no connection waits. Never waits for a session.
 pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
-    let Bound { listener, proxy_protocol } = bound;
+    let Bound { listener, tls, proxy_protocol } = bound;
+    let certificates = shared.certificates.clone().filter(|_| tls);
     let mut closing = std::pin::pin!(shared.hub.stop.closing());
     loop {
         let accepted = tokio::select! {
@@ -180,7 +187,7 @@ pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
         };
         match accepted {
             Ok((stream, peer)) => {
-                if let Err(cause) = shared.serve(stream, peer, proxy_protocol) {
+                if let Err(cause) = shared.serve(stream, peer, certificates.clone(), proxy_protocol) {
                     // The client has gone.
                     tracing::debug!(%peer, %cause, "lost before its handshake");
                 }
@@ -207,18 +214,24 @@ pub(super) async fn accept(shared: Arc<Shared>, bound: Bound) {
 
 impl Shared {
     /// Spawns the task of an accepted socket on the loop that serves it.
-    fn serve(&self, stream: TcpStream, peer: SocketAddr, proxy_protocol: bool) -> io::Result<()> {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<Certificates>>,
+        proxy_protocol: bool,
+    ) -> io::Result<()> {
         let hub = self.hub.clone();
         if hub.memory.is_nearly_used() {
             // More than this one adds.
             self.handshakes.evict(2);
         }
         let home = hub.loops.choose();
-        let accepted = Accepted { peer, proxy_protocol, home };
+        let accepted = Accepted { peer, proxy_protocol, home, secured: None };
         if hub.loops.count() == 1 {
             let transport = Transport::new(stream)?;
             let slot = self.handshakes.begin(peer.ip());
-            tokio::spawn(SocketTask::Handshake(Box::pin(handshake::run(hub, transport, accepted, slot))));
+            tokio::spawn(SocketTask::Handshake(begin(hub, transport, accepted, tls, slot)));
             return Ok(());
         }
         // The socket must be registered with the loop that serves it.
@@ -226,10 +239,26 @@ impl Shared {
         let slot = self.handshakes.begin(peer.ip());
         let handshake = async move {
             let transport = TcpStream::from_std(stream).and_then(Transport::new).ok()?;
-            handshake::run(hub, transport, accepted, slot).await
+            begin(hub, transport, accepted, tls, slot).await
         };
         self.threads.handle(home).spawn(SocketTask::Handshake(Box::pin(handshake)));
         Ok(())
+    }
+}
+
+/// The handshake of an accepted socket.
+type Handshake = Pin<Box<dyn Future<Output = Option<Box<Reader>>> + Send>>;
+
+fn begin(
+    hub: Arc<Hub>,
+    transport: Transport,
+    accepted: Accepted,
+    tls: Option<Arc<Certificates>>,
+    slot: Slot,
+) -> Handshake {
+    match tls {
+        None => Box::pin(handshake::run(hub, transport, accepted, slot)),
+        Some(certificates) => Box::pin(tls_accept::run(hub, transport, accepted, certificates, slot)),
     }
 }
 
@@ -242,7 +271,7 @@ fn is_of_client(cause: &io::Error) -> bool {
 /// The task of one accepted socket. Not an `async fn`, because its future would be as large as handshake and reader together: this enum frees the
 /// handshake's memory when the session begins. The variants are boxed, so that the task fits into 128 bytes: tokio allocates in steps of 128 bytes.
 enum SocketTask {
-    Handshake(Pin<Box<dyn Future<Output = Option<Box<Reader>>> + Send>>),
+    Handshake(Handshake),
     Open(Box<Reader>),
 }
 

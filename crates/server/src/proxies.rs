@@ -32,6 +32,7 @@ pub(super) struct Proxies {
     no_header: WarningLimit,
     header: WarningLimit,
     broken_upgrades: WarningLimit,
+    tls: WarningLimit,
 }
 
 impl Proxies {
@@ -83,11 +84,14 @@ impl Proxies {
         }
     }
 
-    /// Logs a bad request head: as a warning only if the configuration of a proxy causes it.
+    /// Logs a bad request head: as a warning only if the configuration of a proxy causes it, or if the client speaks TLS.
     pub(super) fn note_bad_request(&self, peer: SocketAddr, bad: BadRequest) {
-        if bad == BadRequest::ProxyHeader
-            && let Some(withheld) = self.header.admit()
-        {
+        let limit = match bad {
+            BadRequest::ProxyHeader => Some(&self.header),
+            BadRequest::Tls => Some(&self.tls),
+            _ => None,
+        };
+        if let Some(withheld) = limit.and_then(WarningLimit::admit) {
             warn!(%peer, withheld, "refused a connection: {bad}");
         } else {
             debug!(%peer, %bad, "refused a request");

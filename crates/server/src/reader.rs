@@ -25,6 +25,7 @@ use super::interpret::{Interpreted, Interpreter};
 use super::request::{Leave, Request};
 use super::session::{Closing, Session};
 use super::timers::Hold;
+use super::transport::Transport;
 use super::turns::TurnCause;
 use crate::limits;
 use tokio::time::Sleep;
@@ -125,7 +126,8 @@ impl Reader {
             self.ignores_input = flow.is_break();
             flow
         });
-        session.queue().note_partial(self.decoder.unfinished_capacity());
+        let held = self.decoder.unfinished_capacity() + session.transport().map_or(0, Transport::held);
+        session.queue().note_partial(held);
         let Interpreted { mut requests, greeted, publishes, closed, pause } = interpreter.finish();
         self.greeted = greeted;
         // What an acknowledgement makes the core write is not the receiver's load.
@@ -260,7 +262,14 @@ impl Reader {
                     Inbound::More(took)
                 }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Inbound::Nothing,
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
+                        // An incomplete encrypted record.
+                        let held = self.session.transport().map_or(0, Transport::held);
+                        if held > 0 {
+                            self.session.queue().note_partial(self.decoder.unfinished_capacity() + held);
+                        }
+                        Inbound::Nothing
+                    }
                     _ => Inbound::Ended { orderly: false },
                 },
             }

@@ -20,6 +20,8 @@ use wsmb_store::StoreSettings;
 pub struct Settings {
     /// The addresses to listen on; at least one.
     pub listeners: Vec<Listener>,
+    /// The certificate of the listeners with TLS.
+    pub tls: Option<TlsFiles>,
     /// How many loops, each on its own thread, serve sockets; at least 1.
     pub threads: u16,
     /// Limits for connections.
@@ -58,8 +60,21 @@ pub struct ConnectionLimits {
 pub struct Listener {
     /// `host:port`. Port 0 takes any free one.
     pub address: String,
-    /// Every connection begins with a PROXY protocol header.
+    /// Every connection is encrypted. Needs [`Settings::tls`].
+    pub tls: bool,
+    /// Every connection begins with a PROXY protocol header, before its encryption.
     pub proxy_protocol: bool,
+}
+
+/// The files of TLS (PEM). They are read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, followed by those of its issuers.
+    pub certificate: PathBuf,
+    /// The private key of the certificate.
+    pub key: PathBuf,
+    /// The authorities that issue client certificates; `None`: clients are not asked for one.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Who may connect, and what they may do.
@@ -118,6 +133,8 @@ pub struct Reload {
     pub policies: Policies,
     /// Who may connect and what they may do. Password files are read again.
     pub access: AccessSettings,
+    /// The certificate. Without a listener with TLS it has no effect.
+    pub tls: Option<TlsFiles>,
     /// The keys that have also changed and need a restart, as the log names them.
     pub needs_restart: Vec<&'static str>,
 }

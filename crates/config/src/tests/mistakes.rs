@@ -129,9 +129,22 @@ const MISTAKES: &[(&str, &str)] = &[
         "wsmb.toml:3: listener.proxy_protocol must be true or false, not 1",
     ),
     (
-        "[[listener]]\naddress = \"h:1\"\ntls = true",
-        "wsmb.toml:3: there is no key listener.tls; [[listener]] has address, proxy_protocol",
+        "[[listener]]\naddress = \"h:1\"\ncolour = true",
+        "wsmb.toml:3: there is no key listener.colour; [[listener]] has address, tls, proxy_protocol",
     ),
+    (
+        "[[listener]]\naddress = \"h:1\"\ntls = true",
+        "wsmb.toml:3: there is TLS, but no certificate: set tls.certificate and tls.key; `wsmb cert` makes both for a network without names of its own",
+    ),
+    (
+        "[server]\nlisten = \"tls://h:1\"",
+        "wsmb.toml:2: there is TLS, but no certificate: set tls.certificate and tls.key; `wsmb cert` makes both for a network without names of its own",
+    ),
+    (
+        "[tls]\ncertificate = \"c\"",
+        "wsmb.toml:2: tls.certificate needs tls.key, the private key of the certificate, too",
+    ),
+    ("[tls]\nkey = \"k\"", "wsmb.toml:2: tls.key needs tls.certificate, too"),
     ("[listener]\naddress = \"h:1\"", "wsmb.toml:1: listener is a list of sections: write [[listener]]"),
     ("[server]\nlisten = [1]", "wsmb.toml:2: server.listen cannot be of the type array"),
     ("[channel_defaults]\nkeep = \"yes\"", "wsmb.toml:2: channel_defaults.keep must be true or false, not \"yes\""),

@@ -13,6 +13,8 @@ pub enum BadRequest {
     NotHttp(httparse::Error),
     /// The connection begins with a PROXY protocol header, which this listener does not expect.
     ProxyHeader,
+    /// The connection begins with a TLS handshake, but its port does not speak TLS.
+    Tls,
     /// The request line is longer than [`limits::REQUEST_HEAD`].
     LineTooLong,
     /// The head is longer than [`limits::REQUEST_HEAD`].
@@ -74,6 +76,9 @@ impl fmt::Display for BadRequest {
             Self::ProxyHeader => f.write_str(
                 "the connection begins with a PROXY protocol header, which this address does not expect; \
                  give the proxy a [[listener]] with proxy_protocol = true, or have it send none",
+            ),
+            Self::Tls => f.write_str(
+                "the client speaks TLS on a port without TLS; use ws:// or http:// in its address, or a listener with TLS (tls = true)",
             ),
             Self::LineTooLong => write!(f, "the request line is longer than {} bytes", limits::REQUEST_HEAD),
             Self::HeadTooLong => write!(f, "the request head is longer than {} bytes", limits::REQUEST_HEAD),

@@ -69,6 +69,10 @@ pub fn parse_request(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadReques
     if header::is_header(bytes) {
         return Err(BadRequest::ProxyHeader);
     }
+    // The type of a TLS record that begins a handshake (RFC 8446 section 5.1). No HTTP request begins with this byte.
+    if bytes.first() == Some(&0x16) {
+        return Err(BadRequest::Tls);
+    }
     let mut headers = [httparse::EMPTY_HEADER; limits::REQUEST_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let visible = &bytes[..bytes.len().min(limits::REQUEST_HEAD)];

@@ -1,5 +1,7 @@
 //! A request whose body has not been read.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
@@ -23,12 +25,19 @@ pub(super) struct Asked {
     pub(super) client: Client,
     /// The ticket in the query.
     pub(super) ticket: Option<String>,
+    /// The user that a client certificate names.
+    pub(super) certified: Option<Arc<str>>,
     pub(super) body: Incoming,
 }
 
 impl Asked {
     pub(super) fn credentials(&self) -> Credentials<'_> {
-        Credentials { authorization: self.head.authorization.as_deref(), token: None, ticket: self.ticket.as_deref() }
+        Credentials {
+            authorization: self.head.authorization.as_deref(),
+            token: None,
+            ticket: self.ticket.as_deref(),
+            certified: self.certified.as_ref(),
+        }
     }
 
     /// Reads the body.

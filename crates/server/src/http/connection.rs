@@ -38,11 +38,20 @@ pub(crate) struct Kept {
     pub(crate) rest: Vec<u8>,
 }
 
+/// What is known of a connection before its first request.
+pub(crate) struct Origin {
+    /// The peer of the TCP connection.
+    pub(crate) peer: SocketAddr,
+    /// The PROXY header.
+    pub(crate) header: Option<Header>,
+    /// The user that a client certificate names.
+    pub(crate) certified: Option<Arc<str>>,
+}
+
 /// A connection, for all its requests.
 struct Connection<'a> {
     hub: &'a Arc<Hub>,
-    peer: SocketAddr,
-    header: Option<Header>,
+    origin: Origin,
     slot: &'a Slot,
     /// The request for a WebSocket.
     upgrade: Mutex<Option<handshake::Request>>,
@@ -50,17 +59,15 @@ struct Connection<'a> {
     has_answered: AtomicBool,
 }
 
-/// Serves the requests of a connection until it ends or becomes a WebSocket. `before`: the bytes that were read already; `header`: the PROXY header before
-/// them.
+/// Serves the requests of a connection until it ends or becomes a WebSocket. `before`: the bytes that were read already.
 pub(crate) async fn serve(
     hub: &Arc<Hub>,
     transport: Transport,
     before: Vec<u8>,
-    (peer, header): (SocketAddr, Option<Header>),
+    origin: Origin,
     slot: &Slot,
 ) -> Option<Kept> {
-    let connection =
-        Connection { hub, peer, header, slot, upgrade: Mutex::default(), has_answered: AtomicBool::new(false) };
+    let connection = Connection { hub, origin, slot, upgrade: Mutex::default(), has_answered: AtomicBool::new(false) };
     let before = Bytes::from(before);
     let io = HttpIo { transport, before: before.clone() };
     let served = http1::Builder::new()
@@ -109,7 +116,7 @@ impl Connection<'_> {
         let (ticket, head) = match read {
             Ok(read) => read,
             Err(bad) => {
-                self.hub.proxies.note_bad_request(self.peer, bad);
+                self.hub.proxies.note_bad_request(self.origin.peer, bad);
                 return Ok(Problem::from(bad).into());
             }
         };
@@ -122,9 +129,18 @@ impl Connection<'_> {
             // The connection is being evicted.
             return std::future::pending().await;
         }
-        let client = self.hub.proxies.client(self.peer, self.header, &head.forwarding, &self.hub.access().trusted);
+        let client =
+            self.hub.proxies.client(self.origin.peer, self.origin.header, &head.forwarding, &self.hub.access().trusted);
         let (parts, body) = request.into_parts();
-        let asked = Asked { method: parts.method, head, headers: parts.headers, client, ticket, body };
+        let asked = Asked {
+            method: parts.method,
+            head,
+            headers: parts.headers,
+            client,
+            ticket,
+            certified: self.origin.certified.clone(),
+            body,
+        };
         let response = answer::answer(self.hub, asked).await;
         if !response.body().is_stream() {
             self.slot.expose(client.address.ip());

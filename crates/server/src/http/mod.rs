@@ -50,7 +50,7 @@ mod stream;
 mod subscription;
 mod tokens;
 
-pub(super) use connection::serve;
+pub(super) use connection::{Origin, serve};
 pub(super) use mailboxes::Mailboxes;
 pub(super) use requests::Requests;
 pub(super) use router::is_addressed;

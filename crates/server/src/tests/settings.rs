@@ -11,7 +11,8 @@ use wsmb_store::StoreSettings;
 /// Settings of a server on a free port that keeps messages in memory and accepts anonymous clients.
 pub(super) fn settings() -> Settings {
     Settings {
-        listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), proxy_protocol: false }],
+        listeners: vec![Listener { address: "127.0.0.1:0".to_owned(), tls: false, proxy_protocol: false }],
+        tls: None,
         threads: 1,
         limits: ConnectionLimits {
             heartbeat: Duration::from_secs(25),

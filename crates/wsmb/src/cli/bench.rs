@@ -65,7 +65,7 @@ impl Bench {
             (None, _) => Dialect::Topic,
         };
         let wire = Wsmb { dialect, manual: self.manual_ack };
-        let target = Target::new(url, options.credentials).map_err(failure_of)?;
+        let target = Target::new(url, options.credentials, options.ca.as_deref()).map_err(failure_of)?;
         let bar = progress_bar(self.workload.name());
         let mut watch = |progress: Progress| show(&bar, progress);
         let result = wsmb_load::run(&wire, &target, &self.workload, &self.options, &mut watch);

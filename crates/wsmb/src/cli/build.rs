@@ -11,7 +11,7 @@ use super::memory;
 use wsmb_auth::{Algorithm, Key, Permissions, Rate, RateRules};
 use wsmb_config::{Config, ConfigError, TokenKey};
 use wsmb_core::broker;
-use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles};
 use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
 
 /// Why the configuration gives no settings.
@@ -42,6 +42,7 @@ impl fmt::Display for BadSettings {
 pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadSettings> {
     Ok(Settings {
         listeners: listeners(config),
+        tls: tls(config),
         limits: ConnectionLimits {
             heartbeat: config.server.heartbeat,
             max_message: config.server.max_message,
@@ -80,7 +81,7 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadSettings> 
 /// [`BadSettings::Key`].
 pub(crate) fn reload(running: &Config, new: &Config) -> Result<Reload, BadSettings> {
     let needs_restart = running.changes_needing_restart(new);
-    Ok(Reload { policies: new.policies.clone(), access: access(new)?, needs_restart })
+    Ok(Reload { policies: new.policies.clone(), access: access(new)?, tls: tls(new), needs_restart })
 }
 
 /// Returns the keys of `[[auth.key]]`. Blocks: they may be in files.
@@ -105,7 +106,14 @@ pub(crate) fn key(key: &TokenKey) -> Result<Key, BadSettings> {
 /// Returns a listener for each address of the configuration.
 pub(crate) fn listeners(config: &Config) -> Vec<Listener> {
     let all = config.server.all_listeners().into_iter();
-    all.map(|listener| Listener { address: listener.address, proxy_protocol: listener.proxy_protocol }).collect()
+    all.map(|wsmb_config::Listener { address, tls, proxy_protocol }| Listener { address, tls, proxy_protocol })
+        .collect()
+}
+
+/// Returns the files of the certificate, if one is configured.
+pub(crate) fn tls(config: &Config) -> Option<TlsFiles> {
+    let wsmb_config::Tls { certificate, key, client_ca } = config.tls.clone();
+    Some(TlsFiles { certificate: certificate?, key: key?, client_ca })
 }
 
 fn access(config: &Config) -> Result<AccessSettings, BadSettings> {

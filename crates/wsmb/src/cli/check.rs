@@ -2,6 +2,8 @@
 //!
 //! Never changes anything: creates no file, takes no lock, listens on no address, and does not disturb a running broker.
 
+#[cfg(feature = "tls")]
+mod certificate;
 mod files;
 mod report;
 
@@ -60,10 +62,14 @@ impl Check {
         };
         report.fact("configuration", source);
         let listeners = config.server.all_listeners();
-        let describe = |Listener { address, proxy_protocol }: &Listener| {
-            if *proxy_protocol { format!("{address} (PROXY protocol)") } else { address.clone() }
+        let describe = |Listener { address, tls, proxy_protocol }: &Listener| match (tls, proxy_protocol) {
+            (false, false) => address.clone(),
+            (true, false) => format!("{address} (TLS)"),
+            (false, true) => format!("{address} (PROXY protocol)"),
+            (true, true) => format!("{address} (PROXY protocol, TLS)"),
         };
         report.fact("listens on", listeners.iter().map(describe).collect::<Vec<_>>().join(", "));
+        check_certificate(config, report);
         let trusted: Vec<String> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
         if !trusted.is_empty() {
             report.fact("trusts proxies", trusted.join(", "));
@@ -82,6 +88,16 @@ impl Check {
             report.fact("channel", format!("{pattern}: {}", describe_policy(policy)));
         }
         report.fact("other channels", describe_policy(&config.policies.default));
+    }
+}
+
+#[cfg(feature = "tls")]
+use certificate::check as check_certificate;
+
+#[cfg(not(feature = "tls"))]
+fn check_certificate(config: &Config, report: &mut Report) {
+    if config.server.all_listeners().iter().any(|listener| listener.tls) {
+        report.error("this build has no TLS; use a build with it, or remove the TLS listeners from the configuration");
     }
 }
 

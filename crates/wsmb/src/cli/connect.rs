@@ -17,7 +17,7 @@ pub(crate) const LOCAL: &str = "ws://127.0.0.1:8888";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Broker")]
 pub(crate) struct Connect {
-    /// Address of the broker: ws://[user@]host[:port][/path] [env: WSMB_URL] [default: the login called "default", else ws://127.0.0.1:8888]
+    /// Address of the broker: ws[s]://[user@]host[:port][/path] [env: WSMB_URL] [default: the login called "default", else ws://127.0.0.1:8888]
     #[arg(long, global = true, value_name = "URL", conflicts_with = "context")]
     url: Option<String>,
 
@@ -36,6 +36,10 @@ pub(crate) struct Connect {
     /// File whose first line is a token, instead of user and password [default: WSMB_TOKEN]
     #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["user", "password_file", "context"])]
     token_file: Option<PathBuf>,
+    /// For wss://: PEM file with the only certificates to trust, of authorities or of the broker itself [env: WSMB_CA] [default: the stored login's, else the system's
+    /// authorities]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
 }
 
 impl Connect {
@@ -45,7 +49,7 @@ impl Connect {
     /// The address is invalid, the user or the password is missing, or the password file or the stored logins cannot be read.
     pub(crate) fn resolve(&self) -> Result<(Url, Options), Failure> {
         let mut logins = LazyContexts(None);
-        let (address, named) = self.target(&mut logins)?;
+        let Target { address, named, named_ca } = self.target(&mut logins)?;
         let url = Url::parse(&address).map_err(Failure::misuse)?;
         if names_topic(&url) {
             return Err(Failure::misuse(
@@ -71,7 +75,12 @@ impl Connect {
             sources.stored = logins.get()?.at(&url).into_iter().filter_map(|(_, context)| login_of(context)).collect();
         }
         let credentials = sources.credentials().map_err(Failure::Misuse)?;
-        Ok((url, Options { credentials, ..Options::default() }))
+        let ca = self.ca.clone().or(named_ca).or(variable("WSMB_CA")?.map(PathBuf::from));
+        let ca = match ca {
+            None if url.is_tls() => logins.get()?.at(&url).into_iter().find_map(|(_, context)| context.ca.clone()),
+            ca => ca,
+        };
+        Ok((url, Options { credentials, ca, ..Options::default() }))
     }
 
     /// Returns the token of `--token-file`, or of `WSMB_TOKEN` unless the command line names a user.
@@ -87,22 +96,30 @@ impl Connect {
     }
 
     /// Returns the address of the broker, and the stored login if `--context` or `WSMB_CONTEXT` names one.
-    fn target(&self, logins: &mut LazyContexts) -> Result<(String, Option<Credentials>), Failure> {
+    fn target(&self, logins: &mut LazyContexts) -> Result<Target, Failure> {
+        let only = |address: String| Target { address, named: None, named_ca: None };
         if let Some(url) = &self.url {
-            return Ok((url.clone(), None));
+            return Ok(only(url.clone()));
         }
         let (url, context) = (variable("WSMB_URL")?, variable("WSMB_CONTEXT")?);
         if let Some(name) = self.context.as_deref().or(context.as_deref().filter(|_| url.is_none())) {
             let context = logins.get()?.get(name).ok_or_else(|| contexts::unknown(name))?;
-            return Ok((context.url.clone(), login_of(context)));
+            return Ok(Target { address: context.url.clone(), named: login_of(context), named_ca: context.ca.clone() });
         }
         match (url, context) {
             (Some(_), Some(_)) => Err(Failure::misuse("WSMB_URL and WSMB_CONTEXT are both set; unset one of them")),
-            (Some(url), None) => Ok((url, None)),
+            (Some(url), None) => Ok(only(url)),
             // `resolve` finds the login by the address. So WSMB_USER takes precedence over the stored user.
-            _ => Ok((logins.get()?.get(contexts::DEFAULT).map_or(LOCAL, |context| &context.url).to_owned(), None)),
+            _ => Ok(only(logins.get()?.get(contexts::DEFAULT).map_or(LOCAL, |context| &context.url).to_owned())),
         }
     }
+}
+
+/// The address of the broker, and what belongs to it in the login that `--context` or `WSMB_CONTEXT` names.
+struct Target {
+    address: String,
+    named: Option<Credentials>,
+    named_ca: Option<PathBuf>,
 }
 
 /// The stored logins. The file is read at the first use.
@@ -129,7 +146,7 @@ fn names_topic(url: &Url) -> bool {
 }
 
 /// Returns the value of an environment variable. An empty variable counts as unset.
-fn variable(name: &str) -> Result<Option<String>, Failure> {
+pub(crate) fn variable(name: &str) -> Result<Option<String>, Failure> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => Ok(None),
         Ok(value) => Ok(Some(value)),

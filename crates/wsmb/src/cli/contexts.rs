@@ -26,6 +26,9 @@ pub(crate) struct Context {
     pub user: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
+    /// The PEM file with the only certificates that are trusted (`--ca`), as an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
     /// The data directory of the broker whose first start has stored this login. `None`: a person has stored it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_dir: Option<PathBuf>,
@@ -49,12 +52,12 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// The parts of an address that identify a broker: host, port and path.
-fn broker_key(url: &Url) -> (String, u16, String) {
+/// The parts of an address that identify a broker: encryption, host, port and path. A password that was stored for `wss://` is never sent over `ws://`.
+fn broker_key(url: &Url) -> (bool, String, u16, String) {
     let host = url.host().to_ascii_lowercase();
     let host = if host == "localhost" { "127.0.0.1".to_owned() } else { host };
     let path = url.target().split('?').next().unwrap_or_default();
-    (host, url.port(), path.to_owned())
+    (url.is_tls(), host, url.port(), path.to_owned())
 }
 
 /// All stored logins of this user.
@@ -242,6 +245,7 @@ mod tests {
             url: url.to_owned(),
             user: Some(user.to_owned()),
             password: Some(Secret("geheim".to_owned())),
+            ca: None,
             data_dir: None,
         }
     }

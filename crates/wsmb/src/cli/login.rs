@@ -19,12 +19,12 @@ use wsmb_client::{Client, Credentials, Options, Url};
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  wsmb login ws://broker.example:8888 --user app
+  wsmb login wss://broker.example --user app
   wsmb login ws://10.0.0.7:8888 --user gateway --context home < password.txt
   wsmb send sms hello --context home
   wsmb login --list")]
 pub(crate) struct Login {
-    /// Address of the broker: ws://[user@]host[:port][/path]
+    /// Address of the broker: ws[s]://[user@]host[:port][/path]
     #[arg(required_unless_present_any = ["list", "remove"])]
     url: Option<String>,
 
@@ -39,6 +39,10 @@ pub(crate) struct Login {
     /// File whose first line is the password [default: asked for on a terminal, else read from standard input]
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+
+    /// For wss://: PEM file with the only certificates to trust, of authorities or of the broker itself; stored with the login [env: WSMB_CA]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "remove"])]
+    ca: Option<PathBuf>,
 
     /// List the stored logins, without passwords
     #[arg(long, conflicts_with_all = ["url", "user", "password_file"])]
@@ -67,11 +71,13 @@ impl Login {
         let url = Url::parse(url).map_err(Failure::misuse)?;
         let (user, password) = self.credentials(&url)?;
         let credentials = Credentials::new(&user, &password);
-        verify(&url, credentials).await?;
+        let ca = self.ca()?;
+        verify(&url, credentials, ca.clone()).await?;
         let context = Context {
             url: url.to_string(),
             user: Some(user.clone()),
             password: Some(Secret(password)),
+            ca,
             data_dir: None,
         };
         contexts.set(&self.context, context);
@@ -82,6 +88,15 @@ impl Login {
             name => format!("use this login with --context {name}"),
         };
         output::line(&format!("stored the login of {user} at {} in {file}; {use_it}", url.authority()))
+    }
+
+    /// Returns the file of `--ca` or `WSMB_CA` as an absolute path, because other commands run in other directories.
+    fn ca(&self) -> Result<Option<PathBuf>, Failure> {
+        let ca = match &self.ca {
+            Some(ca) => Some(ca.clone()),
+            None => connect::variable("WSMB_CA")?.map(PathBuf::from),
+        };
+        ca.map(std::path::absolute).transpose().map_err(Failure::failed)
     }
 
     fn credentials(&self, url: &Url) -> Result<(String, String), Failure> {
@@ -129,8 +144,8 @@ impl Login {
 }
 
 /// Connects with the login. Fails if the broker refuses the login. Only prints a note if the broker cannot be reached: it may run later.
-async fn verify(url: &Url, credentials: Credentials) -> Outcome {
-    let options = Options { credentials: Some(credentials), ..Options::default() };
+async fn verify(url: &Url, credentials: Credentials, ca: Option<PathBuf>) -> Outcome {
+    let options = Options { credentials: Some(credentials), ca, ..Options::default() };
     match Client::connect(url, &options).await {
         Ok(client) => {
             // A failed close changes nothing: the broker has accepted the login.

@@ -8,6 +8,8 @@ mod arguments;
 #[cfg(feature = "bench")]
 mod bench;
 mod build;
+#[cfg(feature = "tls")]
+mod cert;
 mod check;
 mod completions;
 mod connect;
@@ -69,6 +71,8 @@ enum Command {
     Login(login::Login),
     Passwd(passwd::Passwd),
     Token(token::Token),
+    #[cfg(feature = "tls")]
+    Cert(cert::Cert),
     Check(check::Check),
     Queue(queue::Queue),
     Import(import::Import),
@@ -98,6 +102,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> u8 {
         Command::Login(command) => block_on(command.run()),
         Command::Passwd(command) => command.run(),
         Command::Token(command) => command.run(),
+        #[cfg(feature = "tls")]
+        Command::Cert(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Queue(command) => command.run(),
         Command::Import(command) => command.run(),

@@ -79,7 +79,12 @@ impl Serve {
         let mut started = false;
         let ready = |server: &RunningServer| {
             started = true;
-            print_greeting(server.local_addrs(), &users, self.settings.data_dir());
+            let urls: Vec<String> = server
+                .local_addrs()
+                .iter()
+                .map(|address| url(*address, server.tls_addrs().contains(address)))
+                .collect();
+            print_greeting(&urls, &users, self.settings.data_dir());
         };
         let outcome = wsmb_server::serve(server_settings, Some(load), ready).await.map_err(Failure::failed);
         if let (false, Users::New(new)) = (started, &users) {
@@ -166,18 +171,18 @@ fn store_login(urls: &[String], password: &str, data_dir: &Path) -> Result<PathB
             url: url.clone(),
             user: Some(first_start::USER.to_owned()),
             password: Some(Secret(password.to_owned())),
+            ca: None,
             data_dir: Some(data_dir.clone()),
         };
-        contexts.set(url.trim_start_matches("ws://"), context);
+        contexts.set(url.trim_start_matches("wss://").trim_start_matches("ws://"), context);
     }
     contexts.save()?;
     Ok(contexts.file().map(Path::to_owned).unwrap_or_default())
 }
 
 /// Stores the login of the first user, and prints the greeting. The broker runs even if standard output is closed.
-fn print_greeting(addresses: &[SocketAddr], users: &Users, data_dir: &Path) {
-    let urls: Vec<String> = addresses.iter().map(|address| url(*address)).collect();
-    let stored = users.password().and_then(|password| match store_login(&urls, password, data_dir) {
+fn print_greeting(urls: &[String], users: &Users, data_dir: &Path) {
+    let stored = users.password().and_then(|password| match store_login(urls, password, data_dir) {
         Ok(file) => Some(file),
         Err(Failure::Failed(reason) | Failure::Misuse(reason)) => {
             tracing::warn!("{reason}");
@@ -185,7 +190,7 @@ fn print_greeting(addresses: &[SocketAddr], users: &Users, data_dir: &Path) {
         }
         Err(Failure::Reported | Failure::NoReceiver) => None,
     });
-    let text = Greeting { urls: &urls, users, stored: stored.as_deref(), default_url: &default_url(users) }
+    let text = Greeting { urls, users, stored: stored.as_deref(), default_url: &default_url(users) }
         .text(&program(), Style::stdout());
     let _ = output::line(&text);
 }
@@ -256,14 +261,14 @@ fn is_same(a: &str, b: &str) -> bool {
 }
 
 /// Returns the URL by which this computer reaches a listener's address.
-fn url(mut address: SocketAddr) -> String {
+fn url(mut address: SocketAddr, is_tls: bool) -> String {
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
             SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    format!("ws://{address}")
+    format!("{}://{address}", if is_tls { "wss" } else { "ws" })
 }
 
 /// Returns the text that runs this program in a shell: its name if it is in `PATH`, else its path.
@@ -290,7 +295,7 @@ mod tests {
     use super::*;
 
     fn text(addresses: &[&str], users: &Users, stored: Option<&str>, default_url: &str) -> String {
-        let urls: Vec<String> = addresses.iter().map(|address| url(address.parse().unwrap())).collect();
+        let urls: Vec<String> = addresses.iter().map(|address| url(address.parse().unwrap(), false)).collect();
         Greeting { urls: &urls, users, stored: stored.map(Path::new), default_url }.text("/opt/wsmb", Style::stdout())
     }
 

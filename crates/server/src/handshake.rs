@@ -108,44 +108,53 @@ pub(super) async fn run(hub: Arc<Hub>, transport: Transport, accepted: Accepted,
     }
 }
 
-async fn serve(
-    hub: Arc<Hub>,
+/// Reads the request head. Requests of the HTTP interface are answered here, and bad requests are refused: then there is no head.
+async fn receive_head(
+    hub: &Arc<Hub>,
     transport: Transport,
-    Accepted { peer, proxy_protocol, home, secured }: Accepted,
+    Accepted { peer, proxy_protocol, secured, .. }: &Accepted,
     slot: &Slot,
-) -> Option<Box<Reader>> {
+) -> Option<(Transport, Head)> {
+    #[cfg(not(feature = "http"))]
+    let _ = slot;
     let spent = secured.as_ref().map_or(Duration::ZERO, |secured| secured.began.elapsed());
     let time = limits::HANDSHAKE_TIME.saturating_sub(spent);
-    let (transport, head) = match timeout(time, read_head(&hub, &transport, proxy_protocol)).await {
-        Ok(Ok(head)) => (transport, head),
+    // With TLS the PROXY header came before the TLS handshake.
+    let known = secured.as_ref().and_then(|secured| secured.header);
+    let refusal = match timeout(time, read_head(hub, &transport, *proxy_protocol)).await {
+        Ok(Ok(head)) => return Some((transport, Head { header: known.or(head.header), ..head })),
         #[cfg(feature = "http")]
         Ok(Err(NoHead::Http(header, bytes))) => {
-            let secured = secured.as_deref();
-            let header = secured.and_then(|secured| secured.header).or(header);
-            let certified = secured.and_then(|secured| secured.user.clone());
-            let kept = http::serve(&hub, transport, bytes, http::Origin { peer, header, certified }, slot).await?;
-            (kept.transport, Head { header, request: kept.request, rest: kept.rest })
+            let (header, certified) = (known.or(header), secured.as_ref().and_then(|secured| secured.user.clone()));
+            let kept =
+                http::serve(hub, transport, bytes, http::Origin { peer: *peer, header, certified }, slot).await?;
+            return Some((kept.transport, Head { header, request: kept.request, rest: kept.rest }));
         }
         Ok(Err(NoHead::Gone)) => return None,
         Ok(Err(NoHead::Header(bad))) => {
-            hub.proxies.note_bad_header(peer, bad);
+            hub.proxies.note_bad_header(*peer, bad);
             return None;
         }
-        Ok(Err(NoHead::Memory)) => return refuse(&transport, &crowded(&hub, NoRoom::Memory)).await,
+        Ok(Err(NoHead::Memory)) => crowded(hub, NoRoom::Memory),
         Ok(Err(NoHead::Bad(bad))) => {
-            hub.proxies.note_bad_request(peer, bad);
-            return refuse(&transport, &bad_request(bad)).await;
+            hub.proxies.note_bad_request(*peer, bad);
+            bad_request(bad)
         }
-        Err(_) => return refuse(&transport, &plain(408, "the request did not arrive in time")).await,
+        Err(_) => plain(408, "the request did not arrive in time"),
     };
+    refuse(&transport, &refusal).await;
+    None
+}
+
+async fn serve(hub: Arc<Hub>, transport: Transport, accepted: Accepted, slot: &Slot) -> Option<Box<Reader>> {
+    let (transport, head) = receive_head(&hub, transport, &accepted, slot).await?;
+    let Accepted { peer, home, secured, .. } = accepted;
     if !slot.protect() {
         return None;
     }
     let Head { header, request, mut rest } = head;
-    let secured = secured.as_deref();
-    let header = secured.and_then(|secured| secured.header).or(header);
     let client = hub.proxies.client(peer, header, &request.forwarding, &hub.access().trusted);
-    let certified = secured.and_then(|secured| secured.user.as_ref());
+    let certified = secured.as_ref().and_then(|secured| secured.user.as_ref());
     let answer = match timeout(limits::LOGIN_TIME, answer(&hub, request, &client, certified)).await {
         Ok(answer) => answer,
         Err(_) => Answer::Http(busy()),

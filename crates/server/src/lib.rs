@@ -17,7 +17,7 @@
 //! hub            lock, clock, engine; carries out a TurnOutcome
 //! interpret      bytes ─► requests, outside the lock
 //! reader         the task of one session                  tasks, timekeeping, relief   the other tasks
-//! certificates, tls_accept, handshake, listener, enforce, expiry, stop, opening, signals, lifecycle     from a socket to a session; from the start to the end
+//! certificates, tls_accept, handshake, listener, enforce, expiry, stop, opening, lifecycle, serving     from a socket to a session; from the start to the end
 //! ```
 //!
 //! Reasons for this design: `docs/decisions/server.md`.
@@ -67,6 +67,7 @@ mod registry;
 mod relief;
 mod replies;
 mod request;
+mod serving;
 mod session;
 mod settings;
 mod socket;
@@ -95,9 +96,10 @@ mod tests;
 pub use clock::time_after;
 pub use counters::Counters;
 pub use error::ServeError;
-pub use lifecycle::{Load, RunningServer, Server, serve};
+pub use lifecycle::{RunningServer, Server};
 pub use listener::{ListenError, obstacles};
 pub use memory::CountingAllocator;
 pub use platform::is_hang_up_ignored;
+pub use serving::{Load, serve};
 pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles};
 pub use turns::{TurnCause, Turns};

@@ -25,7 +25,6 @@ use super::ids::Ids;
 use super::listener::{self, Bound};
 use super::loops::{Loops, Threads};
 use super::opening;
-use super::platform::{Signal, Signals};
 use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
 use super::turns::Turns;
@@ -159,6 +158,10 @@ impl RunningServer {
             }
             self.listeners.push(spawn_vital(hub, "a listener", listener::accept(shared.clone(), bound)));
         }
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
     }
 
     /// The addresses on which the server listens, with the actual ports.
@@ -376,65 +379,6 @@ impl Drop for RunningServer {
     }
 }
 
-/// Reads the configuration again, for SIGHUP. An error is a sentence. Blocks. The function also applies settings that the server does not know (the log
-/// level).
-pub type Load = Box<dyn Fn() -> Result<Reload, String> + Send + Sync>;
-
-/// Serves until SIGTERM or SIGINT (elsewhere: Ctrl-C) or until the terminal is closed, then stops in an orderly way. Any other SIGHUP reloads. `ready` is
-/// called when the store and all addresses are open.
-///
-/// # Errors
-/// The server did not start, a vital part has panicked, the stop failed (see [`RunningServer::shutdown`]), or a second signal came during the stop.
-pub async fn serve(
-    settings: Settings,
-    load: Option<Load>,
-    ready: impl FnOnce(&RunningServer),
-) -> Result<(), ServeError> {
-    let mut signals = Signals::new()?;
-    let server = Server::start(settings).await?;
-    ready(&server);
-    let hub = server.hub.clone();
-    let load = load.map(Arc::new);
-    loop {
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
-            part = hub.fatal.declared() => return Err(ServeError::Defect { part }),
-        };
-        match signal {
-            Signal::Stop(name) => {
-                info!(signal = name, "asked to stop");
-                break;
-            }
-            Signal::Reload => match &load {
-                Some(load) => reload(&server, load.clone()).await,
-                None => warn!("asked to reload, but there is no configuration to read"),
-            },
-        }
-    }
-    tokio::select! {
-        done = server.shutdown() => done,
-        part = hub.fatal.declared() => Err(ServeError::Defect { part }),
-        () = signals.insist(Instant::now()) => Err(ServeError::Interrupted { unstored: hub.with_broker(Broker::unstored) as u64 }),
-    }
-}
-
-async fn reload(server: &RunningServer, load: Arc<Load>) {
-    match blocking(move || load()).await {
-        Ok(Ok(new)) => {
-            let needs_restart = new.needs_restart.clone();
-            server.reload(new).await;
-            info!(
-                "reloaded: channel policies, users, keys for tokens, permissions, rates, origins, trusted proxies and certificates are as configured now"
-            );
-            if !needs_restart.is_empty() {
-                warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");
-            }
-        }
-        Ok(Err(problems)) => error!("not reloaded, the old configuration stays in force: {problems}"),
-        Err(cause) => error!(%cause, "not reloaded, the old configuration stays in force"),
-    }
-}
-
 /// Reads the certificate, if a listener needs it.
 async fn load_certificates(settings: &Settings) -> Result<Option<Arc<Certificates>>, ServeError> {
     if !settings.listeners.iter().any(|listener| listener.tls) {
@@ -475,7 +419,9 @@ async fn watch_credentials(hub: Arc<Hub>, credentials: Arc<Mutex<Credentials>>) 
 }
 
 /// Runs blocking work outside the event loop.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, std::io::Error> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, std::io::Error> {
     tokio::task::spawn_blocking(work).await.map_err(|error: JoinError| std::io::Error::other(error))
 }
 

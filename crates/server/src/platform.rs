@@ -1,7 +1,7 @@
 //! The code of this crate that depends on the operating system: signals, the terminal, clocks, sockets, memory.
 //!
 //! Each item has the same signature on every system, with a fallback where the system has no such function. Never here: a decision of the
-//! server, such as the stop or the reload after a signal (that is `lifecycle`'s).
+//! server, such as the stop or the reload after a signal (that is `serving`'s).
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use rcgen::{BasicConstraints, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
+
 use crate::harness::{Broker, Ended, Running, run, run_with_input, wsmb};
 
 /// Makes a certificate with its key in the files of the configuration.
@@ -87,36 +89,40 @@ fn the_load_generator_speaks_tls() {
     run(wsmb(home.path()).args(["bench", "p2p", "--url", &url]).env("SSL_CERT_FILE", "cert.pem")).with(0);
 }
 
+/// An authority with this name.
+fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
+    let mut params = rcgen::CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Fails unless `wsmb ping` with these arguments fails with this sentence.
+#[track_caller]
+fn expect(home: &Path, arguments: &[&str], sentence: &str) {
+    let said = ping(home, arguments).with(1).stderr;
+    assert!(said.contains(sentence), "expected {sentence:?}: {said}");
+}
+
 #[test]
 fn each_fault_of_a_certificate_has_its_sentence() {
-    use rcgen::{BasicConstraints, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
-
-    let authority = |name: &str| {
-        let mut params = rcgen::CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-    };
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
-    let (ours, other) = (authority("the authority"), authority("another"));
-    fs::write(home.join("authorities.pem"), other.as_ref().pem()).unwrap();
-    fs::write(home.join("ours.pem"), ours.as_ref().pem()).unwrap();
-    let said = |arguments: &[&str]| ping(home, arguments).with(1).stderr;
-    let expect = |arguments: &[&str], sentence: &str| {
-        let said = said(arguments);
-        assert!(said.contains(sentence), "expected {sentence:?}: {said}");
-    };
-
+    fs::write(home.join("authorities.pem"), authority("another").as_ref().pem()).unwrap();
     make(home, |_| {});
     let (broker, url) = serve(home);
     expect(
+        home,
         &["--url", &url],
         "the server's certificate is self-signed; if it is the right one, copy it from the server and name it with --ca FILE",
     );
-    expect(&["--url", &url.replace("wss:", "ws:")], "this port speaks TLS: use https:// or wss:// in the address");
-    expect(&["--url", &url, "--ca", "none.pem"], "the certificate file none.pem does not exist");
-    expect(&["--url", &url, "--ca", "key.pem"], "there is no certificate in key.pem");
+    expect(
+        home,
+        &["--url", &url.replace("wss:", "ws:")],
+        "this port speaks TLS: use https:// or wss:// in the address",
+    );
+    expect(home, &["--url", &url, "--ca", "none.pem"], "the certificate file none.pem does not exist");
+    expect(home, &["--url", &url, "--ca", "key.pem"], "there is no certificate in key.pem");
     ping(home, &["--url", &url, "--ca", "cert.pem"]).with(0);
     ping(home, &["--url", &url.replace("127.0.0.1", "localhost"), "--ca", "cert.pem"]).with(0);
     let without = run(wsmb(home)
@@ -146,16 +152,24 @@ fn each_fault_of_a_certificate_has_its_sentence() {
     ] {
         make(home, change);
         let (_broker, url) = serve(home);
-        expect(&["--url", &url, "--ca", "cert.pem"], sentence);
+        expect(home, &["--url", &url, "--ca", "cert.pem"], sentence);
     }
+}
 
-    // Issued by an authority: trusted with its certificate, and named without.
+#[test]
+fn a_certificate_of_an_authority_is_trusted_with_the_authority() {
+    let home = tempfile::tempdir().unwrap();
+    let home = home.path();
+    let ours = authority("the authority");
+    fs::write(home.join("authorities.pem"), authority("another").as_ref().pem()).unwrap();
+    fs::write(home.join("ours.pem"), ours.as_ref().pem()).unwrap();
     let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     let key = KeyPair::generate().unwrap();
     fs::write(home.join("cert.pem"), params.signed_by(&key, &ours).unwrap().pem()).unwrap();
     fs::write(home.join("key.pem"), key.serialize_pem()).unwrap();
     let (_broker, url) = serve(home);
     expect(
+        home,
         &["--url", &url],
         "was issued by \"the authority\", which is not trusted here; name the certificate of that authority with --ca FILE",
     );

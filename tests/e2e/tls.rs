@@ -174,7 +174,7 @@ fn a_new_certificate_is_taken_over_while_connections_live() {
     // At SIGHUP, without waiting.
     old.store(&secured.broker.dir());
     secured.broker.reconfigure(|text| text);
-    secured.broker.wait_for_log("and certificates are as configured now");
+    secured.broker.wait_for_log("certificates and trusted proxies are as configured now");
     secured.client(&old).sync();
     before.sync();
 }

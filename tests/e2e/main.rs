@@ -6,6 +6,7 @@
 
 mod broker;
 mod client;
+mod frames;
 mod legacy;
 mod raw;
 mod secure;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use tracing::info;
 
 use super::access::BadRefresh;
+#[cfg(feature = "http")]
+use super::access::Identity;
 use super::failed_logins::Reason;
 use super::hub::Hub;
 use super::request::Request;
@@ -37,6 +39,22 @@ impl Hub {
             self.failed_logins.log(from, identity.user(), Reason::Token(bad));
         }
         renewed
+    }
+
+    /// Gives a session the token of a newer request of the same user. Returns false if only one of them has a token.
+    #[cfg(feature = "http")]
+    pub(super) fn adopt(&self, session: &Session, identity: &Identity) -> bool {
+        match (session.profile.identity.token(), identity.token()) {
+            (None, None) => true,
+            (Some(old), Some(new)) => {
+                self.expiries.renew(session.id, old, new.grant());
+                if session.is_forgotten() {
+                    self.expiries.forget(session);
+                }
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Ends sessions whose token has expired, once a second while there are sessions with tokens.

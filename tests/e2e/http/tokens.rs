@@ -79,3 +79,26 @@ fn a_ticket_opens_one_websocket() {
     let in_address = request(&broker, "POST /api/v1/channels/sms/messages?token=x", &[], "1");
     assert_eq!(in_address.status, 400, "{in_address:?}");
 }
+
+#[test]
+fn a_named_receiver_has_the_rights_of_its_newest_login() {
+    let broker = broker();
+    let token = |receive: &str| {
+        let issued = ask(&broker, "app", &json!({ "receive": [receive] }));
+        format!("Bearer {}", issued.json()["token"].as_str().expect("a token"))
+    };
+    let get = |authorization: &str, channel: &str| {
+        let line = format!("GET /api/v1/channels/{channel}/messages?receiver=page");
+        request(&broker, &line, &[("Authorization", authorization)], "").status
+    };
+    let (wide, narrow) = (token("user.*"), token("user.1"));
+    assert_eq!((get(&narrow, "user.1"), get(&narrow, "user.2")), (200, 403));
+    // The receiver of the narrow token gets the rights of the wide one, so a reload ends only the connection of the removed user.
+    assert_eq!(get(&wide, "user.2"), 200);
+    let _removed = Raw::upgrade(&broker, &Head::new("/").modern().with("Authorization", &basic("web", "secret")));
+    broker.reconfigure(|text| text.replace("\"web:{SHA}", "\"removed:{SHA}"));
+    broker.wait_for_log("whose user, password or right has been withdrawn connections=1");
+    assert_eq!((get(&wide, "user.2"), get(&narrow, "user.2")), (200, 403));
+    // A login with a password takes the receiver's place.
+    assert_eq!((get(&basic("app", "secret"), "user.3"), get(&narrow, "user.1")), (200, 200));
+}

@@ -61,6 +61,14 @@ pub(super) fn attach(
 ) -> Result<Attached, Problem> {
     let name = subscription.receiver.clone().map(|id| ReceiverKey { user: identity.user().clone(), id });
     let known = name.as_ref().and_then(|name| hub.mailboxes.named(name));
+    // The newest request decides what the receiver may do. A request with another kind of login begins another receiver.
+    let known = known.filter(|mailbox| {
+        let is_same = hub.adopt(&mailbox.session, identity);
+        if !is_same {
+            end(hub, mailbox);
+        }
+        is_same
+    });
     let mailbox = match known {
         Some(mailbox) => mailbox,
         None => begin(hub, (identity, users), client, (subscription, name.clone()))?,

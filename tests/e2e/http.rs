@@ -1,6 +1,7 @@
 //! The HTTP interface: real requests over real sockets, with curl where a person would use curl.
 
 mod hostile;
+mod openapi;
 mod publish;
 mod receive;
 

@@ -42,6 +42,7 @@ impl Stream {
         let head = http.read_head().expect("a response");
         assert_eq!(head.status, 200, "{head:?}");
         assert!(head.header("content-type").is_some_and(|found| found == accept), "{head:?}");
+        assert_eq!(head.header("x-accel-buffering"), Some("no"), "for nginx");
         Self { http, text: String::new() }
     }
 

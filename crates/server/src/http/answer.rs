@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::body::Body;
 use super::response::{self, Problem, going_down, no_websocket};
 use super::router::{Resource, is_reserved};
-use super::{acks, publish, receive};
+use super::{acks, openapi, publish, receive};
 use crate::access::{Credentials, Identity, Login};
 use crate::counters::Counters;
 use crate::failed_logins::Reason;
@@ -55,18 +55,20 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         return Ok(no_websocket());
     }
     let Some(resource) = Resource::of(&asked.head.path)? else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing here"));
+        let detail = "there is no resource at this path; GET /api/v1/openapi.json lists all resources";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     if asked.method == Method::OPTIONS {
         return Ok(preflight(&resource));
     }
     if !resource.methods().contains(&asked.method) {
         let allowed = methods(&resource);
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}"));
+        let detail = format!("this resource does not have the method {}; it has {allowed}", asked.method);
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
         return Err(problem.header(ALLOW, allowed));
     }
     if resource.is_public() {
-        return Ok(if resource == Resource::Health { health(hub) } else { readiness(hub) });
+        return Ok(public(hub, &resource));
     }
     let (identity, users) = login(hub, &asked).await?;
     match resource {
@@ -76,7 +78,16 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         Resource::Messages(channel) => receive::receive(hub, &asked, (&identity, &users), Some(channel)).await,
         Resource::AllMessages => receive::receive(hub, &asked, (&identity, &users), None).await,
         Resource::Acks => acks::answer(hub, asked, &identity).await,
-        Resource::Health | Resource::Readiness => Ok(health(hub)),
+        Resource::Health | Resource::Readiness | Resource::OpenApi => Ok(public(hub, &resource)),
+    }
+}
+
+/// The answer of a resource that needs no credentials.
+fn public(hub: &Hub, resource: &Resource) -> Response<Body> {
+    match resource {
+        Resource::OpenApi => response::with(StatusCode::OK, "application/json", openapi::DOCUMENT),
+        Resource::Readiness => readiness(hub),
+        _ => health(hub),
     }
 }
 
@@ -126,7 +137,14 @@ async fn login(hub: &Hub, asked: &Asked) -> Result<(Identity, Arc<Users>), Probl
         Ok(Login::Rejected(user, reason)) => {
             Counters::add(&hub.counters.unauthorized, 1);
             hub.failed_logins.log(from, &user, reason);
-            let problem = Problem::of(Code::Rejected, "the credentials are missing or wrong");
+            let detail = match reason {
+                Reason::NoCredentials => {
+                    "the request has no credentials; send a user and a password, for example with curl -u USER:PASSWORD"
+                }
+                Reason::Malformed => "the header 'Authorization' must be Basic and the base64 of USER:PASSWORD",
+                Reason::UnknownUser | Reason::WrongPassword | Reason::TooMany => "the user or the password is wrong",
+            };
+            let problem = Problem::of(Code::Rejected, detail);
             Err(problem.header(WWW_AUTHENTICATE, "Basic realm=\"wsmb\""))
         }
     }

@@ -19,6 +19,7 @@
 //! * `receiver`     begins, continues and ends receivers
 //! * `receive`      deliveries as events, as lines or as a batch; `stream` is the body
 //! * `acks`         answers to deliveries
+//! * `openapi`      the description of the interface for programs
 //! * `reaper`       ends receivers whose client has not come back
 //! * `response`     responses, and problems as RFC 9457 describes them
 //!
@@ -34,6 +35,7 @@ mod io;
 mod line;
 mod mailbox;
 mod mailboxes;
+mod openapi;
 mod options;
 mod publish;
 mod reaper;

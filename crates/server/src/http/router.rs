@@ -38,6 +38,8 @@ pub(super) enum Resource {
     AllMessages,
     /// `/api/v1/acks`
     Acks,
+    /// `/api/v1/openapi.json`: the description of the interface.
+    OpenApi,
 }
 
 impl Resource {
@@ -53,6 +55,7 @@ impl Resource {
             ["api", "v1", "channels", channel, "messages"] => Self::Messages(channel_name(channel)?),
             ["api", "v1", "messages"] => Self::AllMessages,
             ["api", "v1", "acks"] => Self::Acks,
+            ["api", "v1", "openapi.json"] => Self::OpenApi,
             _ => return Ok(None),
         }))
     }
@@ -60,7 +63,7 @@ impl Resource {
     /// The methods of the resource, besides `OPTIONS`.
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Health | Self::Readiness => &[Method::GET, Method::HEAD],
+            Self::Health | Self::Readiness | Self::OpenApi => &[Method::GET, Method::HEAD],
             Self::Messages(_) => &[Method::GET, Method::POST],
             Self::AllMessages => &[Method::GET],
             Self::Acks => &[Method::POST],
@@ -69,7 +72,7 @@ impl Resource {
 
     /// Whether everybody may ask, without credentials.
     pub(super) fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Readiness)
+        matches!(self, Self::Health | Self::Readiness | Self::OpenApi)
     }
 }
 

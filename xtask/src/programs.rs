@@ -38,6 +38,8 @@ const PROXIES: &str = "tests/proxies, private reverse proxies";
 const SERVERS: &str = "tests/servers, private database servers";
 
 const VERSION: &[&str] = &["--version"];
+const PHP_CURL: &[&str] = &["-r", "exit(extension_loaded('curl') ? 0 : 1);"];
+const PYTHON: &[&str] = &["-c", "import ensurepip, json, urllib.request, venv"];
 const MARIADB: &[&str] = &["--no-defaults", "--version"];
 
 /// The other brokers that `bench` measures.
@@ -50,7 +52,16 @@ pub const PEERS: [Program; 2] = [
 /// system service.
 const PROGRAMS: &[Program] = &[
     program("php", None, VERSION, "php-cli", "tests/e2e/php.rs, scripts on plain sockets"),
-    program("python3", None, VERSION, "python3-minimal", "tests/e2e/failed_logins.rs, the expression for fail2ban"),
+    program("curl", None, VERSION, "curl", "tests/e2e/http.rs, requests as a person sends them"),
+    program("php", None, PHP_CURL, "php-curl", "docs/http.md and examples/otp.php, PHP with curl"),
+    program("chromium", Some("/usr/bin/google-chrome"), VERSION, "chromium", "tests/e2e/http/browser.rs, a web page"),
+    program(
+        "python3",
+        None,
+        PYTHON,
+        "python3-venv",
+        "docs/http.md, tests/e2e/failed_logins.rs and the validator of openapi.json",
+    ),
     program("faketime", None, VERSION, "faketime", "tests/e2e/clock.rs, wrong clocks"),
     program("valgrind", None, VERSION, "valgrind", "cargo xtask gate, which counts instructions"),
     program("nginx", Some("/usr/sbin/nginx"), &["-v"], "nginx-light", PROXIES),

@@ -323,6 +323,40 @@ fn a_poll_waits_for_messages_and_the_next_one_acknowledges_them() {
 }
 
 #[test]
+fn the_next_request_of_a_receiver_may_ask_for_more() {
+    let broker = Broker::start();
+    for number in 0..4 {
+        publish(&broker, "sms", "", &number.to_string());
+    }
+    let first = poll(&broker, "?receiver=pi&max=1");
+    assert_eq!(data(&first), [json!(0)]);
+    let mut last = deliveries(&first)[0].clone();
+    let (mut all, mut largest) = (Vec::new(), 0);
+    while all.len() < 3 {
+        let after = last["delivery"].as_str().expect("a name");
+        let batch = poll(&broker, &format!("?receiver=pi&max=3&wait=20s&after={after}"));
+        last = deliveries(&batch).pop().expect("a delivery");
+        largest = largest.max(data(&batch).len());
+        all.extend(data(&batch));
+    }
+    assert!(largest > 1, "each batch has one delivery, as in the first request");
+    assert_eq!(all, [json!(1), json!(2), json!(3)]);
+}
+
+#[test]
+fn a_stream_of_several_channels_says_that_its_window_is_one_delivery() {
+    let broker = Broker::start();
+    publish(&broker, "a", "", "1");
+    publish(&broker, "b", "", "2");
+    let mut stream = Stream::open(&broker, "text/event-stream", "/api/v1/messages?channel=a&channel=b", &[]);
+    let first = stream.event();
+    assert_eq!(first.data(), &json!([1]));
+    stream.comment("window is full");
+    answer(&broker, &json!({"ack": [first.name()]}));
+    assert_eq!(stream.event().data(), &json!([2]));
+}
+
+#[test]
 fn a_right_that_is_withdrawn_ends_a_stream() {
     let permissions = |receive: &str| {
         format!(

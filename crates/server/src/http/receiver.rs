@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::mailbox::{Mailbox, Next};
+use super::mailbox::{Mailbox, Next, Terms};
 use super::response::Problem;
 use super::subscription::Subscription;
 use crate::access::Identity;
@@ -63,7 +63,7 @@ pub(super) fn attach(
     let known = name.as_ref().and_then(|name| hub.mailboxes.named(name));
     let mailbox = match known {
         Some(mailbox) => mailbox,
-        None => begin(hub, (identity, users), client, (subscription, name.clone()))?,
+        None => begin(hub, (identity, users), client, name.clone())?,
     };
     if let Some(after) = subscription.after.filter(|after| after.connection == mailbox.session.id) {
         acknowledge_up_to(hub, &mailbox, after.sequence);
@@ -71,18 +71,20 @@ pub(super) fn attach(
     let number = mailbox.attach();
     let attached = Attached { hub: hub.clone(), mailbox, number };
     let session = &attached.mailbox.session;
-    if !receives(hub, &attached.mailbox, subscription) {
-        let subscribe = Subscribe {
-            connection: session.id,
-            user: identity.user.clone(),
-            channels: subscription.channels.clone(),
-            order: subscription.order,
-            ack: AckMode::Manual,
-            prefetch: subscription.prefetch,
-            client: ClientKind::Modern,
-            receiver: name,
-            group: subscription.group.clone(),
-        };
+    let subscribe = Subscribe {
+        connection: session.id,
+        user: identity.user.clone(),
+        channels: subscription.channels.clone(),
+        order: subscription.order,
+        ack: AckMode::Manual,
+        prefetch: subscription.prefetch,
+        client: ClientKind::Modern,
+        receiver: name,
+        group: subscription.group.clone(),
+    };
+    let window = subscribe.window().unwrap_or(wsmb_core::limits::PREFETCH);
+    let terms = Terms { order: subscribe.order, group: subscribe.group.clone(), window };
+    if attached.mailbox.set_terms(terms) || !receives(hub, &attached.mailbox, subscription) {
         hub.apply(session, Request::Subscribe { subscribe: Box::new(subscribe), first: false });
     }
     if session.is_forgotten() {
@@ -108,7 +110,7 @@ fn begin(
     hub: &Arc<Hub>,
     (identity, users): (&Identity, &Users),
     client: &Client,
-    (subscription, name): (&Subscription, Option<ReceiverKey>),
+    name: Option<ReceiverKey>,
 ) -> Result<Arc<Mailbox>, Problem> {
     let profile = Profile {
         identity: identity.clone(),
@@ -119,8 +121,7 @@ fn begin(
         proxied: client.is_proxied,
     };
     let session = hub.establish(Outlet::Mailbox, profile, hub.loops.here()).map_err(|(_, no_room)| crowded(no_room))?;
-    let window = subscription.prefetch.unwrap_or(wsmb_core::limits::PREFETCH);
-    let mailbox = Arc::new(Mailbox::new(session, window as usize));
+    let mailbox = Arc::new(Mailbox::new(session));
     hub.mailboxes.add(mailbox.clone(), name);
     // After the registration: a later change of the users finds the session (`enforce`).
     if !hub.access().is_still_accepted(identity, users) {

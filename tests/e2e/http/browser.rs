@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -45,19 +46,28 @@ impl Site {
     }
 
     /// Answers requests until the page reports.
+    #[track_caller]
     fn serve(&self, page: &str) -> Value {
-        for connection in self.listener.incoming() {
-            // Chromium opens connections that it does not use.
-            if let Ok(Some(report)) = connection.and_then(|connection| answer(&connection, page)) {
-                return serde_json::from_str(&report).expect("a report");
+        self.listener.set_nonblocking(true).expect("a listener");
+        let deadline = Instant::now() + 3 * PATIENCE;
+        loop {
+            match self.listener.accept() {
+                // Chromium opens connections that it does not use.
+                Ok((connection, _)) => {
+                    if let Ok(Some(report)) = answer(&connection, page) {
+                        return serde_json::from_str(&report).expect("a report");
+                    }
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
             }
+            assert!(Instant::now() < deadline, "the page does not report: does Chromium start?");
         }
-        unreachable!("a listener has no end")
     }
 }
 
 /// Answers one request. Returns the body of a `POST`.
 fn answer(connection: &TcpStream, page: &str) -> std::io::Result<Option<String>> {
+    connection.set_nonblocking(false)?;
     connection.set_read_timeout(Some(PATIENCE / 20))?;
     let mut reader = BufReader::new(connection);
     let (mut head, mut length) = (String::new(), 0);

@@ -135,7 +135,9 @@ fn crowded(no_room: NoRoom) -> Problem {
     let detail = match no_room {
         NoRoom::GoingDown => return super::response::going_down(),
         NoRoom::Memory => "the broker is short of memory (server.memory_budget); try again later",
-        NoRoom::Crowded => "no room for a further connection of this user (server.max_connections)",
+        NoRoom::Crowded => {
+            "no room for a further receiver of this user (server.max_connections); end another one first"
+        }
     };
     Problem::of(Code::Unavailable, detail)
 }

@@ -47,7 +47,7 @@ impl Log {
     }
 
     /// Waits until `find` returns a value for the text of the log; `None` at the deadline.
-    fn wait<T>(&self, deadline: Instant, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    pub fn wait<T>(&self, deadline: Instant, mut find: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let mut text = self.0.0.lock().unwrap();
         loop {
             if let Some(found) = find(&text) {
@@ -59,7 +59,7 @@ impl Log {
     }
 
     /// Reads `stream` to its end in a thread of its own.
-    fn follow(&self, stream: impl Read + Send + 'static) {
+    pub fn follow(&self, stream: impl Read + Send + 'static) {
         let log = self.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines() {

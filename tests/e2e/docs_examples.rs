@@ -62,7 +62,7 @@ fn parse(number: usize, line: &str) -> Line<'_> {
 }
 
 /// Whether `text` matches `pattern`, where `…` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('…');
     let first = parts.next().unwrap_or_default();
     let Some(mut rest) = text.strip_prefix(first) else { return false };

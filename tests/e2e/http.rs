@@ -1,7 +1,12 @@
 //! The HTTP interface: real requests over real sockets, with curl where a person would use curl.
 
 mod admin;
+#[cfg(target_os = "linux")] // Debian's Chromium.
+mod browser;
 mod hostile;
+mod openapi;
+mod page;
+mod php_examples;
 mod publish;
 mod receive;
 mod tokens;

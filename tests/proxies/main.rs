@@ -2,7 +2,7 @@
 //!
 //! A receiver that is killed, freezes, vanishes, leaves, or loses its proxy in the middle of many kept messages loses no message, in each
 //! dialect and with each kind of confirmation (`loss`), also in PHP (`php`). The log and the throttle use the client's address (`address`). Legacy clients
-//! work (`legacy_clients`). Most tests also run without a proxy.
+//! work (`legacy_clients`), and HTTP requests (`http`). Most tests also run without a proxy.
 
 #![cfg(target_os = "linux")] // Proxies end with the test (PR_SET_PDEATHSIG).
 
@@ -28,6 +28,7 @@ mod raw;
 mod secure;
 
 mod address;
+mod http;
 mod legacy_clients;
 mod loss;
 mod php;

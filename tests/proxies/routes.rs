@@ -161,7 +161,7 @@ fn edited(text: String, edits: &[(&str, &str)]) -> String {
 
 /// The code block of `docs/deploying.md` in this language that contains a text.
 #[track_caller]
-fn example(language: &str, containing: &str) -> String {
+pub fn example(language: &str, containing: &str) -> String {
     let found = blocks(include_str!("../../docs/deploying.md"), language);
     let block = found.into_iter().find(|block| block.contains(containing));
     block.unwrap_or_else(|| panic!("docs/deploying.md has no block in {language} with {containing:?}"))

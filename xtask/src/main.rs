@@ -12,6 +12,7 @@ mod bench;
 mod cross;
 mod dependencies;
 mod gate;
+mod openapi;
 mod process;
 mod programs;
 mod torture;
@@ -21,7 +22,7 @@ Usage: cargo xtask <task>
 
 Tasks:
   test    run all checks that must pass before a merge, in this order: formatting, licences of the dependencies, clippy,
-          smaller builds, documentation, programs that the tests need, all tests, a short torture run, the gate
+          smaller builds, documentation, programs that the tests need, the OpenAPI document, all tests, a short torture run, the gate
   gate    count the instructions per message and compare them with benches/instructions/baseline.txt;
           with --update, write new figures
   bench   measure the broker, a bare relay and other brokers for docs/measurements.md;
@@ -57,6 +58,7 @@ const TEST: &[Step] = &[
     Step { name: "smaller builds", run: smaller_builds },
     Step { name: "documentation", run: documentation },
     Step { name: "programs for the tests", run: programs::ensure },
+    Step { name: "description of the HTTP interface", run: openapi::validate },
     Step { name: "tests", run: tests },
     Step { name: "torture", run: || torture::short(target_directory().join("debug/wsmb")) },
     Step { name: "gate: instructions per message", run: || gate::gate(false) },
@@ -145,7 +147,7 @@ fn clippy() -> Result<(), Failure> {
 
 /// Lints the build without optional features, and each build with one optional feature.
 fn smaller_builds() -> Result<(), Failure> {
-    for features in ["", "bench", "mysql", "postgres", "tls"] {
+    for features in ["", "bench", "http", "mysql", "postgres", "tls"] {
         run(cargo().args(["clippy", "--no-default-features", "--features", features, "--", "-D", "warnings"]))?;
     }
     Ok(())

@@ -40,6 +40,8 @@ const SERVERS: &str = "tests/servers, private database servers";
 const TOKENS: &str = "tests/cli/token.rs, PyJWT";
 
 const VERSION: &[&str] = &["--version"];
+const PHP_CURL: &[&str] = &["-r", "exit(extension_loaded('curl') ? 0 : 1);"];
+const PYTHON: &[&str] = &["-c", "import ensurepip, json, urllib.request, venv"];
 const MARIADB: &[&str] = &["--no-defaults", "--version"];
 
 /// The other brokers that `bench` measures.
@@ -52,12 +54,15 @@ pub const PEERS: [Program; 2] = [
 /// system service.
 const PROGRAMS: &[Program] = &[
     program("php", None, VERSION, "php-cli", "tests/e2e/php.rs, scripts on plain sockets"),
+    program("curl", None, VERSION, "curl", "tests/e2e/http.rs, requests as a person sends them"),
+    program("php", None, PHP_CURL, "php-curl", "docs/http.md and examples/otp.php, PHP with curl"),
+    program("chromium", Some("/usr/bin/google-chrome"), VERSION, "chromium", "tests/e2e/http/browser.rs, a web page"),
     program(
         "python3",
         None,
-        VERSION,
-        "python3",
-        "tests/e2e/tls.rs, a client; tests/e2e/failed_logins.rs, the expression for fail2ban",
+        PYTHON,
+        "python3-venv",
+        "docs/http.md, tests/e2e/tls.rs, tests/e2e/failed_logins.rs and the validator of openapi.json",
     ),
     program("openssl", None, &["version"], "openssl", "tests/e2e/tls.rs, another implementation of TLS"),
     program("/usr/bin/python3", None, &["-c", "import jwt"], "python3-jwt", TOKENS),

@@ -254,7 +254,8 @@ fn upgrade_required(request: &Request) -> Vec<u8> {
         None if request.forwarding.is_forwarded => format!("if a WebSocket client has sent this, {PROXY_SETTINGS}\n"),
         None => String::new(),
     };
-    let body = format!("this is a WebSocket broker; connect with a WebSocket client\n{hint}");
+    let http = if cfg!(feature = "http") { ", or send HTTP requests to /api/v1/" } else { "" };
+    let body = format!("this is a message broker; connect with a WebSocket client{http}\n{hint}");
     handshake::response(426, &UPGRADE_REQUIRED, TEXT, &body)
 }
 

@@ -225,6 +225,7 @@ fn a_page_of_another_origin_is_refused_and_a_listed_one_may_send() {
     assert!(foreign.json()["detail"].as_str().is_some_and(|detail| detail.contains("server.origins")), "{foreign:?}");
     let listed = from("https://app.example", "POST");
     assert_eq!((listed.status, listed.header("access-control-allow-origin")), (202, Some("https://app.example")));
+    assert_eq!(listed.header("access-control-expose-headers"), Some("retry-after"), "a page may read it");
     let asked = from("https://app.example", "OPTIONS");
     assert_eq!(
         (asked.status, asked.header("access-control-allow-methods")),

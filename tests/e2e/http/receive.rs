@@ -42,6 +42,7 @@ impl Stream {
         let head = http.read_head().expect("a response");
         assert_eq!(head.status, 200, "{head:?}");
         assert!(head.header("content-type").is_some_and(|found| found == accept), "{head:?}");
+        assert_eq!(head.header("x-accel-buffering"), Some("no"), "for nginx");
         Self { http, text: String::new() }
     }
 
@@ -319,6 +320,40 @@ fn a_poll_waits_for_messages_and_the_next_one_acknowledges_them() {
     poll(&broker, &format!("?receiver={receiver}&after={}", after.as_str().expect("a name")));
     let mut other = Client::receiver(&broker, "sms");
     other.expect_nothing_yet();
+}
+
+#[test]
+fn the_next_request_of_a_receiver_may_ask_for_more() {
+    let broker = Broker::start();
+    for number in 0..4 {
+        publish(&broker, "sms", "", &number.to_string());
+    }
+    let first = poll(&broker, "?receiver=pi&max=1");
+    assert_eq!(data(&first), [json!(0)]);
+    let mut last = deliveries(&first)[0].clone();
+    let (mut all, mut largest) = (Vec::new(), 0);
+    while all.len() < 3 {
+        let after = last["delivery"].as_str().expect("a name");
+        let batch = poll(&broker, &format!("?receiver=pi&max=3&wait=20s&after={after}"));
+        last = deliveries(&batch).pop().expect("a delivery");
+        largest = largest.max(data(&batch).len());
+        all.extend(data(&batch));
+    }
+    assert!(largest > 1, "each batch has one delivery, as in the first request");
+    assert_eq!(all, [json!(1), json!(2), json!(3)]);
+}
+
+#[test]
+fn a_stream_of_several_channels_says_that_its_window_is_one_delivery() {
+    let broker = Broker::start();
+    publish(&broker, "a", "", "1");
+    publish(&broker, "b", "", "2");
+    let mut stream = Stream::open(&broker, "text/event-stream", "/api/v1/messages?channel=a&channel=b", &[]);
+    let first = stream.event();
+    assert_eq!(first.data(), &json!([1]));
+    stream.comment("window is full");
+    answer(&broker, &json!({"ack": [first.name()]}));
+    assert_eq!(stream.event().data(), &json!([2]));
 }
 
 #[test]

@@ -155,7 +155,8 @@ pub struct Subscribe {
 impl Subscribe {
     /// Returns the allowed number of unconfirmed deliveries if it is fixed. It is one for several channels with an order of preference,
     /// because no message can overtake a delivered one.
-    pub(super) fn window(&self) -> Option<u32> {
+    #[must_use]
+    pub fn window(&self) -> Option<u32> {
         let prefers = self.channels.len() > 1 && self.order == Order::List;
         self.prefetch.or_else(|| prefers.then_some(1))
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
-    ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ALLOW, CONNECTION, HeaderName, HeaderValue, ORIGIN,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
 use hyper::{Method, Response, StatusCode};
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use super::asked::Asked;
 use super::body::Body;
 use super::response::{self, Problem, going_down, no_websocket};
 use super::router::{Resource, is_reserved};
-use super::{acks, admin, publish, receive, tokens};
+use super::{acks, admin, openapi, publish, receive, tokens};
 use crate::access::{Identity, Login};
 use crate::counters::Counters;
 use crate::failed_logins::Reason;
@@ -31,6 +32,7 @@ pub(super) async fn answer(hub: &Arc<Hub>, asked: Asked) -> Response<Body> {
         let mut response = serve(hub, asked).await.unwrap_or_else(Response::from);
         if let Some(origin) = origin {
             response.headers_mut().insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("retry-after"));
         }
         response.headers_mut().insert(VARY, HeaderValue::from_static("Origin"));
         response
@@ -59,18 +61,20 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         return Ok(no_websocket());
     }
     let Some(resource) = Resource::of(&asked.head.path)? else {
-        return Err(Problem::new(StatusCode::NOT_FOUND, "there is nothing here"));
+        let detail = "there is no resource at this path; GET /api/v1/openapi.json lists all resources";
+        return Err(Problem::new(StatusCode::NOT_FOUND, detail));
     };
     if asked.method == Method::OPTIONS {
         return Ok(preflight(&resource));
     }
     if !resource.methods().contains(&asked.method) {
         let allowed = methods(&resource);
-        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("use {allowed}"));
+        let detail = format!("this resource does not have the method {}; it has {allowed}", asked.method);
+        let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail);
         return Err(problem.header(ALLOW, allowed));
     }
     if resource.is_public() {
-        return Ok(if resource == Resource::Health { health(hub) } else { readiness(hub) });
+        return Ok(public(hub, &resource));
     }
     let (identity, users) = login(hub, &asked).await?;
     if resource.is_for_admins(&asked.method) {
@@ -90,7 +94,16 @@ async fn serve(hub: &Arc<Hub>, asked: Asked) -> Result<Response<Body>, Problem> 
         Resource::Connection(id) => admin::end_connection(hub, &identity, &id),
         Resource::Tokens => tokens::issue_token(hub, asked, &identity).await,
         Resource::Tickets => tokens::issue_ticket(hub, &identity, users),
-        Resource::Health | Resource::Readiness => Ok(health(hub)),
+        Resource::Health | Resource::Readiness | Resource::OpenApi => Ok(public(hub, &resource)),
+    }
+}
+
+/// The answer of a resource that needs no credentials.
+fn public(hub: &Hub, resource: &Resource) -> Response<Body> {
+    match resource {
+        Resource::OpenApi => response::with(StatusCode::OK, "application/json", openapi::DOCUMENT),
+        Resource::Readiness => readiness(hub),
+        _ => health(hub),
     }
 }
 
@@ -141,7 +154,18 @@ async fn login(hub: &Hub, asked: &Asked) -> Result<(Identity, Arc<Users>), Probl
             hub.failed_logins.log(from, &user, reason);
             let sentence = reason.sentence();
             let is_token = sentence.is_some();
-            let detail = sentence.unwrap_or_else(|| "the credentials are missing or wrong".to_owned());
+            let detail = sentence.unwrap_or_else(|| {
+                let detail = match reason {
+                    Reason::NoCredentials => {
+                        "the request has no credentials; send a user and a password, for example with curl -u USER:PASSWORD"
+                    }
+                    Reason::Malformed => {
+                        "the header 'Authorization' must be Basic and the base64 of USER:PASSWORD, or Bearer and a token"
+                    }
+                    _ => "the user or the password is wrong",
+                };
+                detail.to_owned()
+            });
             let problem = Problem::of(Code::Rejected, detail).header(WWW_AUTHENTICATE, "Basic realm=\"wsmb\"");
             Err(if is_token { problem.header(WWW_AUTHENTICATE, "Bearer error=\"invalid_token\"") } else { problem })
         }

@@ -23,6 +23,9 @@ enum Format {
     Unknown,
 }
 
+const NO_JSON: &str =
+    "the body has the type application/json and is not one JSON value; send a text with 'Content-Type: text/plain'";
+
 /// Returns the publication of a body.
 ///
 /// # Errors
@@ -38,7 +41,7 @@ pub(super) fn publication<'a>(
     let text = std::str::from_utf8(body).ok();
     let kind = match (format(content_type)?, text) {
         (Format::Json, _) if topic::is_json(body) => Kind::Text,
-        (Format::Json, _) => return Err(Problem::malformed("the body is not one JSON value")),
+        (Format::Json, _) => return Err(Problem::malformed(NO_JSON)),
         (Format::JsonLines, Some(text)) => return lines(channel, text),
         (Format::JsonLines | Format::Text, None) => return Err(Problem::malformed("the body is not UTF-8")),
         (Format::Form, _) if topic::is_json(body) => Kind::Text,

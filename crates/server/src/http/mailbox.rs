@@ -11,15 +11,22 @@ use std::task::{Context, Poll};
 use super::line::Line;
 use crate::queue::Taken;
 use crate::session::Session;
-use wsmb_core::message::Timestamp;
+use wsmb_core::message::{GroupName, Order, Timestamp};
 
 /// The deliveries of one receiver.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     pub(super) session: Arc<Session>,
-    /// The most deliveries that may be unacknowledged.
-    pub(super) window: usize,
     state: Mutex<State>,
+}
+
+/// What a response asks for besides the channels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Terms {
+    pub(super) order: Order,
+    pub(super) group: Option<GroupName>,
+    /// The most deliveries that may be unacknowledged.
+    pub(super) window: u32,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +35,8 @@ struct State {
     taken: VecDeque<Line>,
     /// Given to a response, and not acknowledged. The core's window bounds the list.
     unacknowledged: VecDeque<Line>,
+    /// Of the last response.
+    terms: Option<Terms>,
     /// Counts the responses, of which only the last one gets deliveries.
     attachment: u64,
     /// Since when no response takes the deliveries.
@@ -46,8 +55,8 @@ pub(super) enum Next {
 }
 
 impl Mailbox {
-    pub(super) fn new(session: Arc<Session>, window: usize) -> Self {
-        Self { session, window, state: Mutex::default() }
+    pub(super) fn new(session: Arc<Session>) -> Self {
+        Self { session, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -66,6 +75,11 @@ impl Mailbox {
         // The earlier response notices that it has been replaced.
         self.session.queue().wake();
         number
+    }
+
+    /// Sets the terms of the response. Returns whether they differ from those of the response before.
+    pub(super) fn set_terms(&self, terms: Terms) -> bool {
+        self.state().terms.replace(terms.clone()).is_none_or(|before| before != terms)
     }
 
     /// The response with this number has ended. Returns false if another one has taken its place.
@@ -110,7 +124,7 @@ impl Mailbox {
         let count = most.min(state.taken.len());
         let lines: Vec<Line> = state.taken.drain(..count).collect();
         state.unacknowledged.extend(lines.iter().filter(|line| line.delivery.is_some()).cloned());
-        let is_full = state.unacknowledged.len() >= self.window;
+        let is_full = state.terms.as_ref().is_some_and(|terms| state.unacknowledged.len() >= terms.window as usize);
         Poll::Ready(Next::Lines { lines, is_full })
     }
 

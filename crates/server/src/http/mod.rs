@@ -21,6 +21,7 @@
 //! * `acks`         answers to deliveries
 //! * `admin`        channels and connections, for administrators; `page` is a page of a list
 //! * `tokens`       issues tokens and tickets
+//! * `openapi`      the description of the interface for programs
 //! * `reaper`       ends receivers whose client has not come back
 //! * `response`     responses, and problems as RFC 9457 describes them
 //!
@@ -37,6 +38,7 @@ mod io;
 mod line;
 mod mailbox;
 mod mailboxes;
+mod openapi;
 mod options;
 mod page;
 mod publish;

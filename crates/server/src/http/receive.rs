@@ -57,7 +57,7 @@ pub(super) async fn receive(
         (CONTENT_TYPE, content_type),
         (CACHE_CONTROL, "no-store"),
         (CONNECTION, "close"),
-        // nginx would hold the deliveries back to fill its buffers.
+        // nginx would take deliveries for a slow client into its buffers and then into a file, so that the window would mean nothing.
         (HeaderName::from_static("x-accel-buffering"), "no"),
     ] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -79,7 +79,12 @@ async fn batch(hub: &Hub, attached: &Attached, subscription: &Subscription) -> R
     match first {
         Some(Next::Lines { lines: found, .. }) => lines = found,
         Some(Next::Ended) => {
-            return Err(Problem::new(StatusCode::CONFLICT, "another request of this receiver has taken its place"));
+            if hub.stop.has_begun() {
+                return Err(going_down());
+            }
+            let detail = "another request with the same receiver name has taken the place of this one, or the user has \
+                          lost its rights; give each program a receiver name of its own";
+            return Err(Problem::new(StatusCode::CONFLICT, detail));
         }
         Some(Next::Aborted) => {
             return Err(Problem::of(Code::Unavailable, "the broker is short of memory; try again later"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::mailbox::{Mailbox, Next};
+use super::mailbox::{Mailbox, Next, Terms};
 use super::response::Problem;
 use super::subscription::Subscription;
 use crate::access::Identity;
@@ -71,7 +71,7 @@ pub(super) fn attach(
     });
     let mailbox = match known {
         Some(mailbox) => mailbox,
-        None => begin(hub, (identity, users), client, (subscription, name.clone()))?,
+        None => begin(hub, (identity, users), client, name.clone())?,
     };
     if let Some(after) = subscription.after.filter(|after| after.connection == mailbox.session.id) {
         acknowledge_up_to(hub, &mailbox, after.sequence);
@@ -79,18 +79,20 @@ pub(super) fn attach(
     let number = mailbox.attach();
     let attached = Attached { hub: hub.clone(), mailbox, number };
     let session = &attached.mailbox.session;
-    if !receives(hub, &attached.mailbox, subscription) {
-        let subscribe = Subscribe {
-            connection: session.id,
-            user: identity.user().clone(),
-            channels: subscription.channels.clone(),
-            order: subscription.order,
-            ack: AckMode::Manual,
-            prefetch: subscription.prefetch,
-            client: ClientKind::Modern,
-            receiver: name,
-            group: subscription.group.clone(),
-        };
+    let subscribe = Subscribe {
+        connection: session.id,
+        user: identity.user().clone(),
+        channels: subscription.channels.clone(),
+        order: subscription.order,
+        ack: AckMode::Manual,
+        prefetch: subscription.prefetch,
+        client: ClientKind::Modern,
+        receiver: name,
+        group: subscription.group.clone(),
+    };
+    let window = subscribe.window().unwrap_or(wsmb_core::limits::PREFETCH);
+    let terms = Terms { order: subscribe.order, group: subscribe.group.clone(), window };
+    if attached.mailbox.set_terms(terms) || !receives(hub, &attached.mailbox, subscription) {
         hub.apply(session, Request::Subscribe { subscribe: Box::new(subscribe), first: false });
     }
     if session.is_forgotten() {
@@ -116,7 +118,7 @@ fn begin(
     hub: &Arc<Hub>,
     (identity, users): (&Identity, &Users),
     client: &Client,
-    (subscription, name): (&Subscription, Option<ReceiverKey>),
+    name: Option<ReceiverKey>,
 ) -> Result<Arc<Mailbox>, Problem> {
     let profile = Profile {
         identity: identity.clone(),
@@ -127,8 +129,7 @@ fn begin(
         proxied: client.is_proxied,
     };
     let session = hub.establish(Outlet::Mailbox, profile, hub.loops.here()).map_err(|(_, no_room)| crowded(no_room))?;
-    let window = subscription.prefetch.unwrap_or(wsmb_core::limits::PREFETCH);
-    let mailbox = Arc::new(Mailbox::new(session, window as usize));
+    let mailbox = Arc::new(Mailbox::new(session));
     hub.mailboxes.add(mailbox.clone(), name);
     // After the registration: a later change of the users finds the session (`enforce`).
     if !hub.access().is_still_accepted(identity, users) {
@@ -142,7 +143,9 @@ fn crowded(no_room: NoRoom) -> Problem {
     let detail = match no_room {
         NoRoom::GoingDown => return super::response::going_down(),
         NoRoom::Memory => "the broker is short of memory (server.memory_budget); try again later",
-        NoRoom::Crowded => "no room for a further connection of this user (server.max_connections)",
+        NoRoom::Crowded => {
+            "no room for a further receiver of this user (server.max_connections); end another one first"
+        }
     };
     Problem::of(Code::Unavailable, detail)
 }

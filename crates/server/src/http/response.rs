@@ -34,7 +34,7 @@ pub(super) fn no_websocket() -> Response<Body> {
     let mut response = with(
         StatusCode::UPGRADE_REQUIRED,
         "text/plain; charset=utf-8",
-        "this is a WebSocket broker; connect with a WebSocket client\n",
+        "this is a message broker; connect with a WebSocket client, or send HTTP requests to /api/v1/\n",
     );
     response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     response

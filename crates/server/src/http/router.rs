@@ -50,6 +50,8 @@ pub(super) enum Resource {
     Tokens,
     /// `/api/v1/tickets`
     Tickets,
+    /// `/api/v1/openapi.json`: the description of the interface.
+    OpenApi,
 }
 
 impl Resource {
@@ -71,6 +73,7 @@ impl Resource {
             ["api", "v1", "acks"] => Self::Acks,
             ["api", "v1", "tokens"] => Self::Tokens,
             ["api", "v1", "tickets"] => Self::Tickets,
+            ["api", "v1", "openapi.json"] => Self::OpenApi,
             _ => return Ok(None),
         }))
     }
@@ -78,7 +81,7 @@ impl Resource {
     /// The methods of the resource, besides `OPTIONS`.
     pub(super) fn methods(&self) -> &'static [Method] {
         match self {
-            Self::Health | Self::Readiness => &[Method::GET, Method::HEAD],
+            Self::Health | Self::Readiness | Self::OpenApi => &[Method::GET, Method::HEAD],
             Self::Messages(_) => &[Method::GET, Method::POST, Method::DELETE],
             Self::Channels | Self::Channel(_) | Self::Connections => &[Method::GET],
             Self::Connection(_) => &[Method::DELETE],
@@ -98,7 +101,7 @@ impl Resource {
 
     /// Whether everybody may ask, without credentials.
     pub(super) fn is_public(&self) -> bool {
-        matches!(self, Self::Health | Self::Readiness)
+        matches!(self, Self::Health | Self::Readiness | Self::OpenApi)
     }
 }
 

@@ -105,7 +105,9 @@ impl Subscription {
             }
             "after" => {
                 let name = DeliveryName::parse(value);
-                self.after = Some(name.ok_or_else(|| Problem::malformed("'after' must be the name of a delivery"))?);
+                self.after = Some(
+                    name.ok_or_else(|| Problem::malformed("'after' must be the member 'delivery' of a delivery"))?,
+                );
             }
             _ => {
                 let known = "channel, order, group, receiver, prefetch, max, wait and after";

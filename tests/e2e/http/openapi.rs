@@ -17,6 +17,7 @@ fn everything_that_the_document_describes_exists() {
     for (path, item) in paths {
         for method in item.as_object().expect("methods").keys().filter(|name| *name != "parameters") {
             let line = format!("{} {}", method.to_uppercase(), path.replace(['{', '}'], ""));
+            // Not of an administrator, and without a body: so a resource may also answer 400 or 403.
             let response = Http::connect(&broker).request(&line, &[], "");
             let described = &item[method]["responses"][response.status.to_string()];
             assert!(!matches!(response.status, 404 | 405) && !described.is_null(), "{line}: {response:?}");

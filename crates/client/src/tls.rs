@@ -21,16 +21,14 @@ pub fn config(url: &Url, ca: Option<&Path>) -> Result<Arc<ClientConfig>, Error> 
         let made = wsmb_tls::client::config(ca);
         made.map(Arc::new).map_err(|fault| Error::Tls { address: url.authority(), reason: fault.to_string() })
     };
-    match (ca, SYSTEM.get()) {
-        (None, Some(config)) => Ok(config.clone()),
-        (None, None) => Ok(SYSTEM
-            .get_or_init({
-                let made = make()?;
-                || made
-            })
-            .clone()),
-        (Some(_), _) => make(),
+    if ca.is_some() {
+        return make();
     }
+    if let Some(config) = SYSTEM.get() {
+        return Ok(config.clone());
+    }
+    let made = make()?;
+    Ok(SYSTEM.get_or_init(|| made).clone())
 }
 
 /// Returns the name that the server's certificate must have.

@@ -24,7 +24,7 @@ pub fn config(ca: Option<&Path>) -> Result<ClientConfig, Fault> {
         Some(path) => pair::roots(path)?,
         None => system_roots()?,
     };
-    let failed = |error: &dyn fmt::Display| Fault::files(format!("TLS cannot be set up: {error}"));
+    let failed = |error: &dyn fmt::Display| Fault(format!("TLS cannot be set up: {error}"));
     let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
         .build()
         .map_err(|error| failed(&error))?;
@@ -42,7 +42,7 @@ fn system_roots() -> Result<RootCertStore, Fault> {
     // Some systems have an authority that rustls cannot use; the others still count.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
-        return Err(Fault::files(
+        return Err(Fault(
             "this system has no certificate authorities, so no server can be trusted; install the package ca-certificates, or name the server's certificate with --ca FILE"
                 .to_owned(),
         ));

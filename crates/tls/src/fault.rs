@@ -1,37 +1,14 @@
-//! What is wrong with a certificate or a key, as one sentence each.
+//! What is wrong with a certificate or a key.
 
 use std::fmt;
 
-/// The kind of a [`Fault`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The files cannot be used: missing, unreadable, malformed, or they do not belong together.
-    Files,
-    /// The files can be used, but the certificate is not valid at this time.
-    Time,
-}
-
-/// What is wrong with a certificate or a key.
+/// What is wrong with a certificate or a key, and what to do: one sentence, which names the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Which kind of fault.
-    pub kind: Kind,
-    sentence: String,
-}
-
-impl Fault {
-    pub(crate) fn files(sentence: String) -> Self {
-        Self { kind: Kind::Files, sentence }
-    }
-
-    pub(crate) fn time(sentence: String) -> Self {
-        Self { kind: Kind::Time, sentence }
-    }
-}
+pub struct Fault(pub(crate) String);
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.sentence)
+        f.write_str(&self.0)
     }
 }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 
 pub use facts::Facts;
-pub use fault::{Fault, Kind};
+pub use fault::Fault;
 #[cfg(feature = "make")]
 pub use make::{Made, make};
 pub use pair::{Files, Pair};

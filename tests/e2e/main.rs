@@ -56,3 +56,4 @@ mod slow;
 #[cfg(target_os = "linux")] // LD_PRELOAD.
 mod slow_disk;
 mod threads;
+mod webhooks;

@@ -51,6 +51,13 @@ pub const PEERS: [Program; 2] = [
 const PROGRAMS: &[Program] = &[
     program("php", None, VERSION, "php-cli", "tests/e2e/php.rs, scripts on plain sockets"),
     program("python3", None, VERSION, "python3-minimal", "tests/e2e/failed_logins.rs, the expression for fail2ban"),
+    program(
+        "python3",
+        None,
+        &["-m", "ensurepip", "--version"],
+        "python3-venv",
+        "tests/e2e/webhooks.rs, the reference implementation",
+    ),
     program("faketime", None, VERSION, "faketime", "tests/e2e/clock.rs, wrong clocks"),
     program("valgrind", None, VERSION, "valgrind", "cargo xtask gate, which counts instructions"),
     program("nginx", Some("/usr/sbin/nginx"), &["-v"], "nginx-light", PROXIES),

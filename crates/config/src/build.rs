@@ -1,5 +1,7 @@
 //! The second stage: converts the values to their types, and checks their limits and combinations.
 
+mod webhook;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +11,7 @@ use wildmatch::WildMatch;
 use super::error::{Problem, Source};
 use super::model::{Auth, Config, Listener, Log, Permission, Rate, Server, Store};
 use super::raw::{Entry, Setting, Settings, Value};
+use super::section::SectionReader;
 use super::url::StoreUrl;
 use super::values;
 use crate::limits;
@@ -66,13 +69,14 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             write_delay: Duration::from_millis(500),
             columns: vec![],
         },
+        webhooks: vec![],
         log: Log { level: tracing::Level::INFO },
     }
 }
 
 /// Overrides `defaults` with `settings`. Invalid values are reported in `problems`, and the default stays.
 pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Problem>) -> Config {
-    let Settings { scalars, listeners, channels, permissions, rates, columns } = settings;
+    let Settings { scalars, listeners, channels, permissions, rates, webhooks, columns } = settings;
     let mut config = defaults;
     let mut reader = SectionReader { settings: &scalars, problems };
     server(&mut reader, &mut config.server);
@@ -88,52 +92,12 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
     config.policies = policies(default, &channels, problems);
     config.auth.permissions = permissions.iter().filter_map(|entry| permission(entry, problems)).collect();
     config.auth.rates = rates.iter().filter_map(|entry| rate(entry, problems)).collect();
+    config.webhooks = webhook::webhooks(&webhooks, problems);
     config.store.columns = store_columns(&columns, problems);
     config
 }
 
-/// The values of one section or of all sections, and the list of problems.
-struct SectionReader<'a> {
-    settings: &'a BTreeMap<&'static str, Setting>,
-    problems: &'a mut Vec<Problem>,
-}
-
 impl SectionReader<'_> {
-    /// Returns the value of `key`. `None` if it is not set or invalid; then the problem is recorded.
-    fn get<T>(&mut self, key: &str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
-        let setting = self.settings.get(key)?;
-        read(&setting.value).map_err(|text| self.problems.push(Problem::of_key(&setting.source, key, text))).ok()
-    }
-
-    fn set<T>(&mut self, key: &str, target: &mut T, read: impl FnOnce(&Value) -> Result<T, String>) {
-        if let Some(value) = self.get(key, read) {
-            *target = value;
-        }
-    }
-
-    fn set_number(&mut self, key: &str, target: &mut usize, min: u64, max: u64) {
-        // invariant: no limit in this file is above u32::MAX, so the number fits in any usize.
-        self.set(key, target, |value| {
-            values::integer(value, &(min..=max)).map(|n| usize::try_from(n).unwrap_or(usize::MAX))
-        });
-    }
-
-    fn set_size(&mut self, key: &str, target: &mut usize, min: u64, max: u64) {
-        // invariant: no limit in this file is above u32::MAX, so the size fits in any usize.
-        self.set(key, target, |value| {
-            values::size(value, &(min..=max)).map(|size| usize::try_from(size).unwrap_or(usize::MAX))
-        });
-    }
-
-    /// Whether the value comes from the configuration file.
-    fn is_in_file(&self, key: &str) -> bool {
-        self.settings.get(key).is_some_and(|setting| matches!(setting.source, Source::File(..)))
-    }
-
-    fn set_duration(&mut self, key: &str, target: &mut Duration, min: Duration, max: Duration) {
-        self.set(key, target, |value| values::duration(value, &(min..=max)));
-    }
-
     /// Returns the policy of `section`. Keys that are not set keep the value of `base`.
     fn policy(&mut self, section: &str, base: &ChannelPolicy) -> ChannelPolicy {
         let mut policy = base.clone();

@@ -100,6 +100,7 @@ impl Reader<'_> {
         let bound = match section {
             "listener" => limits::LISTENER_ENTRIES,
             "channel" => limits::CHANNEL_ENTRIES,
+            "webhook" => limits::WEBHOOK_ENTRIES,
             _ => limits::PERMISSION_ENTRIES,
         };
         if array.len() > bound {
@@ -120,6 +121,7 @@ impl Reader<'_> {
                 "listener" => self.settings.listeners.push(entry),
                 "channel" => self.settings.channels.push(entry),
                 "permission" => self.settings.permissions.push(entry),
+                "webhook" => self.settings.webhooks.push(entry),
                 _ => self.settings.rates.push(entry),
             }
         }

@@ -44,7 +44,7 @@ impl Hub {
                     (is_withdrawn || is_idle).then_some("right withdrawn")
                 };
                 some.iter()
-                    .filter(|session| !session.is_forgotten())
+                    .filter(|session| !session.is_forgotten() && !session.profile.internal)
                     .filter_map(|session| lost(session).map(|reason| (session, reason)))
                     .collect()
             });

@@ -82,4 +82,4 @@ pub use lifecycle::{Load, RunningServer, Server, serve};
 pub use listener::{ListenError, obstacles};
 pub use memory::CountingAllocator;
 pub use platform::is_hang_up_ignored;
-pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, Webhook};

@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+#[cfg(feature = "webhooks")]
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
@@ -19,12 +21,16 @@ use super::engine::Engine;
 use super::error::ServeError;
 use super::fatal::Fatal;
 use super::handshakes::Handshakes;
+#[cfg(feature = "webhooks")]
+use super::http::run_webhooks;
 use super::hub::{Hub, Options, Parts};
 use super::ids::Ids;
 use super::listener::{self, Bound};
 use super::loops::{Loops, Threads};
 use super::opening;
 use super::platform::{Signal, Signals};
+#[cfg(feature = "webhooks")]
+use super::settings::Webhook;
 use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
 use crate::limits;
@@ -48,6 +54,8 @@ pub struct RunningServer {
     tasks: Vec<JoinHandle<()>>,
     credentials: Arc<Mutex<Credentials>>,
     settings: Mutex<Settings>,
+    #[cfg(feature = "webhooks")]
+    webhooks: watch::Sender<Arc<[Webhook]>>,
     is_stopping: bool,
 }
 
@@ -101,6 +109,8 @@ impl Server {
             threads,
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
+            #[cfg(feature = "webhooks")]
+            webhooks: watch::Sender::new(settings.webhooks.clone().into()),
             settings: Mutex::new(settings),
             is_stopping: false,
         };
@@ -125,6 +135,8 @@ impl RunningServer {
             spawn_vital(hub, "the task of ids", hub.clone().run_ids()),
             #[cfg(feature = "http")]
             spawn_vital(hub, "the task of mailboxes", hub.clone().run_mailboxes()),
+            #[cfg(feature = "webhooks")]
+            spawn_vital(hub, "the task of webhooks", run_webhooks(hub.clone(), self.webhooks.subscribe())),
             spawn_vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
         ];
         let shared = Arc::new(listener::Shared {
@@ -168,7 +180,7 @@ impl RunningServer {
         self.hub.handle_event(Event::Purge { channel });
     }
 
-    /// Applies new channel policies, users, permissions, trusted proxies and origins. Password files are read again.
+    /// Applies new channel policies, users, permissions, trusted proxies, origins and webhooks. Password files are read again.
     /// Connections whose user, password or right in use was withdrawn are ended.
     pub async fn reload(&self, new: Reload) {
         let (credentials, wanted) = (self.credentials.clone(), new.access.clone());
@@ -182,9 +194,12 @@ impl RunningServer {
             let mut settings = lock(&self.settings);
             settings.broker.policies = new.policies;
             settings.access = new.access;
+            settings.webhooks = new.webhooks;
             settings.clone()
         };
         self.hub.reconfigure(options(&settings), access(&settings.access, verifier), settings.broker);
+        #[cfg(feature = "webhooks")]
+        self.webhooks.send_replace(settings.webhooks.into());
         let hub = self.hub.clone();
         tokio::spawn(async move { hub.enforce(revoked).await });
     }
@@ -365,7 +380,7 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
             let needs_restart = new.needs_restart.clone();
             server.reload(new).await;
             info!(
-                "reloaded: channel policies, users, permissions, rates, origins and trusted proxies are as configured now"
+                "reloaded: channel policies, users, permissions, rates, origins, trusted proxies and webhooks are as configured now"
             );
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");

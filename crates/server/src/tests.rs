@@ -57,6 +57,7 @@ fn settings() -> Settings {
             ids: None,
             set_aside_damaged: false,
         },
+        webhooks: vec![],
     }
 }
 
@@ -442,7 +443,7 @@ async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them()
 
     let Settings { broker, access, .. } = settings();
     let access = AccessSettings { permissions: allow(&["b"], &["a"]), ..access };
-    server.reload(Reload { policies: broker.policies, access, needs_restart: vec![] }).await;
+    server.reload(Reload { policies: broker.policies, access, webhooks: vec![], needs_restart: vec![] }).await;
     send(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
     assert!(receive(&mut client).await.contains(r#""response_code":"00""#));
 }

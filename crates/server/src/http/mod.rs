@@ -19,6 +19,7 @@
 //! * `receiver`     begins, continues and ends receivers
 //! * `receive`      deliveries as events, as lines or as a batch; `stream` is the body
 //! * `acks`         answers to deliveries
+//! * `webhooks`     messages that the broker posts itself
 //! * `reaper`       ends receivers whose client has not come back
 //! * `response`     responses, and problems as RFC 9457 describes them
 //!
@@ -44,8 +45,12 @@ mod response;
 mod router;
 mod stream;
 mod subscription;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 
 pub(super) use connection::serve;
 pub(super) use mailboxes::Mailboxes;
 pub(super) use requests::Requests;
 pub(super) use router::is_addressed;
+#[cfg(feature = "webhooks")]
+pub(super) use webhooks::run as run_webhooks;

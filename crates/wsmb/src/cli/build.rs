@@ -3,14 +3,14 @@
 //! Never validates a value: the crate `config` does. Never decides anything: the crate `server` does.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::memory;
 use wsmb_auth::{Permissions, Rate, RateRules};
 use wsmb_config::{Config, ConfigError};
 use wsmb_core::broker;
-use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice};
+use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, Webhook};
 use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
 
 /// Why the configuration gives no settings for the store.
@@ -29,6 +29,16 @@ impl fmt::Display for BadStore {
             Self::Password(error) => error.fmt(f),
         }
     }
+}
+
+/// Returns the warnings about a configuration, also about sections that this build cannot use.
+pub(crate) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
+    let mut warnings = wsmb_config::warnings(config, file);
+    if !cfg!(feature = "webhooks") && !config.webhooks.is_empty() {
+        warnings
+            .push("[[webhook]]: this program was built without the feature webhooks, so nothing is posted".to_owned());
+    }
+    warnings
 }
 
 /// Returns the settings with which the server starts. Blocks: the store's password may be in a file.
@@ -66,12 +76,18 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadStore> {
             ids: ids(config),
             set_aside_damaged: config.store.set_aside_damaged,
         },
+        webhooks: webhooks(config),
     })
 }
 
 /// Returns the part of `new` that a server that runs with `running` takes over without a restart, and the names of the settings that need a restart.
 pub(crate) fn reload(running: &Config, new: &Config) -> Reload {
-    Reload { policies: new.policies.clone(), access: access(new), needs_restart: running.changes_needing_restart(new) }
+    Reload {
+        policies: new.policies.clone(),
+        access: access(new),
+        webhooks: webhooks(new),
+        needs_restart: running.changes_needing_restart(new),
+    }
 }
 
 /// Returns a listener for each address of the configuration.
@@ -99,6 +115,21 @@ fn access(config: &Config) -> AccessSettings {
         trusted_proxies: config.server.trusted_proxies.clone(),
         origins: config.server.origins.clone(),
     }
+}
+
+fn webhooks(config: &Config) -> Vec<Webhook> {
+    let webhook = |webhook: &wsmb_config::Webhook| Webhook {
+        name: webhook.name.clone(),
+        channels: webhook.channels.clone(),
+        host: webhook.url.host.clone(),
+        port: webhook.url.port,
+        target: webhook.url.target.clone(),
+        secrets: webhook.secrets.iter().map(|secret| secret.bytes().to_vec()).collect(),
+        timeout: webhook.timeout,
+        concurrency: webhook.concurrency,
+        allow_private: webhook.allow_private,
+    };
+    config.webhooks.iter().map(webhook).collect()
 }
 
 /// Returns the file that keeps the ids of publications. Returns `None` if the store is `memory:` or no file is configured.

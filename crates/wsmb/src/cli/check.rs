@@ -72,7 +72,7 @@ impl Check {
         if !origins.is_empty() {
             report.fact("web pages of", origins.join(", "));
         }
-        report.warnings(wsmb_config::warnings(config, self.settings.config.as_deref()));
+        report.warnings(build::warnings(config, self.settings.config.as_deref()));
         check_users(&self.settings, config, report);
         let holder = check_store(config, report);
         check_listeners(&build::listeners(config), holder.as_deref(), report);

@@ -67,6 +67,8 @@ fn check_finds_mistakes_and_shows_no_secret() {
     }
     let (_, said) = check(&format!("{good}\n[[webhook]]\n{good}"));
     assert!(said.contains("is also named \"127.0.0.1/x\""), "{said}");
-    let (_, said) = check("channel = \"sms\"\nurl = \"http://a.example/\"");
-    assert!(said.contains("has no secret"), "{said}");
+    for none in ["", "secret = []", "secret_file = \"\""] {
+        let (_, said) = check(&format!("channel = \"sms\"\nurl = \"http://a.example/\"\n{none}"));
+        assert!(said.contains("has no secret"), "{said}");
+    }
 }

@@ -32,19 +32,20 @@ fn webhook(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Webhook> {
             problems.push(Problem::at(&entry.source, format_args!("this [[webhook]] has no {key}: write {example}")));
         }
     }
-    if !["webhook.secret", "webhook.secret_file"].iter().any(|key| entry.settings.contains_key(key)) {
-        let text =
-            "this [[webhook]] has no secret, so nobody can check who sends its requests: write secret_file = \"FILE\"";
-        problems.push(Problem::at(&entry.source, text));
-    }
     let mut reader = SectionReader { settings: &entry.settings, problems };
     let name = reader.get("webhook.name", name);
     let channels = reader.get("webhook.channel", channels);
     let url = reader.get("webhook.url", |value| WebhookUrl::parse(&values::text(value)?));
+    let known = reader.problems.len();
     let mut secrets = reader.get("webhook.secret", secrets).unwrap_or_default();
     let has_secret_in_file = reader.is_in_file("webhook.secret");
     secrets.extend(reader.get("webhook.secret_file", secrets_in_files).unwrap_or_default());
-    let secret_files = reader.get("webhook.secret_file", values::list).unwrap_or_default();
+    if secrets.is_empty() && reader.problems.len() == known {
+        let text =
+            "this [[webhook]] has no secret, so nobody can check who sends its requests: write secret_file = \"FILE\"";
+        reader.problems.push(Problem::at(&entry.source, text));
+    }
+    let secret_files = reader.get("webhook.secret_file", files).unwrap_or_default();
     let (mut timeout, mut concurrency, mut allow_private) = (Duration::from_secs(10), 4, false);
     reader.set_duration("webhook.timeout", &mut timeout, limits::WEBHOOK_TIMEOUT_MIN, limits::WEBHOOK_TIMEOUT_MAX);
     reader.set_number("webhook.concurrency", &mut concurrency, 1, limits::WEBHOOK_CONCURRENCY);
@@ -96,7 +97,12 @@ fn channels(value: &Value) -> Result<Vec<ChannelName>, String> {
 /// Checks the number of secrets.
 fn few(list: Vec<String>) -> Result<Vec<String>, String> {
     let most = limits::WEBHOOK_SECRETS;
-    if list.is_empty() || list.len() > most { Err(format!("must have 1 to {most} entries")) } else { Ok(list) }
+    if list.len() > most { Err(format!("has more than {most} entries")) } else { Ok(list) }
+}
+
+/// Reads names of files. An empty text means no file.
+fn files(value: &Value) -> Result<Vec<String>, String> {
+    Ok(values::list(value)?.into_iter().filter(|file| !file.is_empty()).collect())
 }
 
 fn secrets(value: &Value) -> Result<Vec<Secret>, String> {
@@ -108,5 +114,5 @@ fn secrets_in_files(value: &Value) -> Result<Vec<Secret>, String> {
         let line = read_line(Path::new(path)).map_err(|problem| format!("names {path:?}, which {problem}"))?;
         Secret::parse(&line).map_err(|problem| format!("names {path:?}, whose first line {problem}"))
     };
-    few(values::list(value)?)?.iter().map(secret).collect()
+    few(files(value)?)?.iter().map(secret).collect()
 }

@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::{Failure, Outcome, build};
 use wsmb_auth::{Credentials, Users, first_start};
 use wsmb_config::{Config, Listener, StoreUrl};
+use wsmb_core::message::ChannelName;
 use wsmb_core::policy::{ChannelPolicy, Dispatch};
 use wsmb_store::{Inspection, StoreError, StoreSettings};
 
@@ -71,6 +72,10 @@ impl Check {
         let origins: Vec<String> = config.server.origins.iter().map(ToString::to_string).collect();
         if !origins.is_empty() {
             report.fact("web pages of", origins.join(", "));
+        }
+        for webhook in &config.webhooks {
+            let channels: Vec<&str> = webhook.channels.iter().map(ChannelName::as_str).collect();
+            report.fact("webhook", format!("{}: {}", webhook.name, channels.join(", ")));
         }
         report.warnings(build::warnings(config, self.settings.config.as_deref()));
         check_users(&self.settings, config, report);

@@ -129,6 +129,13 @@ impl Setup {
         self
     }
 
+    /// Adds a `[[webhook]]`.
+    #[allow(dead_code)] // Not for tests/proxies.
+    pub fn webhook(mut self, lines: &str) -> Self {
+        self.channels += &format!("[[webhook]]\n{lines}\n");
+        self
+    }
+
     /// Replaces the lines of `[auth]`; `{dir}` stands for the broker's directory.
     pub fn auth(mut self, lines: &str) -> Self {
         self.auth = format!("{lines}\n");

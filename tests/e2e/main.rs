@@ -61,3 +61,4 @@ mod threads;
 #[cfg(feature = "tls")]
 mod tls;
 mod tokens;
+mod webhooks;

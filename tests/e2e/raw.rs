@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
-pub use crate::frames::{Frame, Got, Length, close_payload, frame, frame_with, opcode};
+pub use crate::frames::*;
 
 use crate::broker::{Broker, Log, PASSWORD, PATIENCE, USER};
 use crate::secure::Stream;

@@ -12,6 +12,8 @@ mod broker;
 #[path = "../e2e/client.rs"]
 #[allow(dead_code)]
 mod client;
+#[path = "../e2e/frames.rs"]
+mod frames;
 #[path = "../e2e/legacy.rs"]
 #[allow(dead_code)]
 mod legacy;

@@ -147,7 +147,7 @@ fn clippy() -> Result<(), Failure> {
 
 /// Lints the build without optional features, and each build with one optional feature.
 fn smaller_builds() -> Result<(), Failure> {
-    for features in ["", "bench", "http", "mysql", "postgres", "tls"] {
+    for features in ["", "bench", "http", "mysql", "postgres", "tls", "webhooks"] {
         run(cargo().args(["clippy", "--no-default-features", "--features", features, "--", "-D", "warnings"]))?;
     }
     Ok(())

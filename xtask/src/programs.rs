@@ -62,7 +62,7 @@ const PROGRAMS: &[Program] = &[
         None,
         PYTHON,
         "python3-venv",
-        "docs/http.md, tests/e2e/tls.rs, tests/e2e/failed_logins.rs and the validator of openapi.json",
+        "docs/http.md, tests/e2e/tls.rs, tests/e2e/webhooks.rs, tests/e2e/failed_logins.rs and the validator of openapi.json",
     ),
     program("openssl", None, &["version"], "openssl", "tests/e2e/tls.rs, another implementation of TLS"),
     program("/usr/bin/python3", None, &["-c", "import jwt"], "python3-jwt", TOKENS),

@@ -1,5 +1,7 @@
 //! The second stage: converts the values to their types, and checks their limits and combinations.
 
+mod webhook;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -72,13 +74,14 @@ pub(super) fn defaults(data_dir: &Path) -> Config {
             write_delay: Duration::from_millis(500),
             columns: vec![],
         },
+        webhooks: vec![],
         log: Log { level: tracing::Level::INFO },
     }
 }
 
 /// Overrides `defaults` with `settings`. Invalid values are reported in `problems`, and the default stays.
 pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Problem>) -> Config {
-    let Settings { scalars, listeners, channels, keys, groups, permissions, rates, columns } = settings;
+    let Settings { scalars, listeners, channels, keys, groups, permissions, rates, webhooks, columns } = settings;
     let mut config = defaults;
     let mut reader = SectionReader { settings: &scalars, problems };
     server(&mut reader, &mut config.server);
@@ -105,6 +108,7 @@ pub(super) fn build(settings: Settings, defaults: Config, problems: &mut Vec<Pro
     let permission = |entry| access::permission(entry, &config.auth.groups, problems);
     config.auth.permissions = permissions.iter().filter_map(permission).collect();
     config.auth.rates = rates.iter().filter_map(|entry| access::rate(entry, problems)).collect();
+    config.webhooks = webhook::webhooks(&webhooks, problems);
     config.store.columns = store_columns(&columns, problems);
     config
 }

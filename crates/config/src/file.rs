@@ -105,6 +105,7 @@ impl Reader<'_> {
             "listener" => limits::LISTENER_ENTRIES,
             "channel" => limits::CHANNEL_ENTRIES,
             "auth.key" => limits::KEY_ENTRIES,
+            "webhook" => limits::WEBHOOK_ENTRIES,
             _ => limits::PERMISSION_ENTRIES,
         };
         if array.len() > bound {
@@ -126,6 +127,7 @@ impl Reader<'_> {
                 "channel" => self.settings.channels.push(entry),
                 "auth.key" => self.settings.keys.push(entry),
                 "permission" => self.settings.permissions.push(entry),
+                "webhook" => self.settings.webhooks.push(entry),
                 _ => self.settings.rates.push(entry),
             }
         }

@@ -3,7 +3,7 @@
 /// One key of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// `section.key`, also for keys of `[[listener]]`, `[[channel]]` and `[[permission]]`.
+    /// `section.key`, also for keys of `[[listener]]`, `[[channel]]` and other lists.
     pub path: &'static str,
     /// Whether environment variables and `--set` can set the key. False for keys of lists and tables.
     pub scalar: bool,
@@ -92,11 +92,19 @@ pub const KEYS: &[Key] = &[
     scalar("store.delay"),
     scalar("store.write_delay"),
     entry("store.columns"),
+    entry("webhook.name"),
+    entry("webhook.channel"),
+    entry("webhook.url"),
+    entry("webhook.secret"),
+    entry("webhook.secret_file"),
+    entry("webhook.timeout"),
+    entry("webhook.concurrency"),
+    entry("webhook.allow_private"),
     scalar("log.level"),
 ];
 
 /// The sections that are lists of tables, `[[…]]`.
-pub(super) const LISTS: [&str; 5] = ["listener", "channel", "auth.key", "permission", "rate"];
+pub(super) const LISTS: [&str; 6] = ["listener", "channel", "auth.key", "permission", "rate", "webhook"];
 
 /// Finds a key by its path.
 pub(super) fn find(path: &str) -> Option<&'static Key> {

@@ -9,8 +9,8 @@
 //! The first stage knows the keys and where each value came from. The second stage knows the meaning of the values. All problems are
 //! collected and reported together, each with its file and line, variable or flag, and with a valid example.
 //!
-//! This crate must never ignore a value silently, show a secret in an error message, or open files other than the configuration and
-//! the password file of the database.
+//! This crate must never ignore a value silently, show a secret in an error message, or open files other than the configuration, the
+//! password file of the database and the files of secrets that it names.
 
 mod access;
 mod build;
@@ -26,6 +26,7 @@ mod section;
 mod url;
 mod values;
 mod warnings;
+mod webhook;
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -39,6 +40,7 @@ pub use model::{
 };
 pub use url::{DatabaseServer, StoreUrl};
 pub use warnings::warnings;
+pub use webhook::{Secret, Webhook, WebhookUrl};
 pub use wsmb_core::duration::parse_duration;
 
 /// The default data directory.

@@ -1,5 +1,7 @@
 //! The limits of the configuration, each with its reason. Every queue, buffer, cache and loop of this crate must have a limit here.
 
+use std::time::Duration;
+
 /// The minimum of `store.journal_max`, in bytes: room for one message of the default maximum size.
 pub const JOURNAL_BYTES_MIN: u64 = 1 << 20;
 
@@ -65,3 +67,29 @@ pub const GROUPS: usize = 1_000;
 
 /// The maximum size of a key file, in bytes: far more than a public key in a PEM file needs.
 pub const KEY_BYTES: u64 = 16 << 10;
+/// The maximum number of `[[webhook]]` entries. Each has a task, a connection and a receiver for each of its channels.
+pub const WEBHOOK_ENTRIES: usize = 100;
+
+/// The maximum number of channels of one webhook: as many as a receiver may name.
+pub const WEBHOOK_CHANNELS: usize = wsmb_core::limits::SUBSCRIPTIONS;
+
+/// The maximum number of secrets of one webhook, and of files with secrets: an old one, a new one, and two to spare. Each adds a signature to every request.
+pub const WEBHOOK_SECRETS: usize = 4;
+
+/// The shortest key of a signature, in bytes (Standard Webhooks 1.0).
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 24;
+
+/// The longest key of a signature, in bytes (Standard Webhooks 1.0).
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 64;
+
+/// The maximum length of the URL of a webhook, in bytes: servers refuse longer ones.
+pub const WEBHOOK_URL_BYTES: usize = 2_048;
+
+/// The maximum of `webhook.concurrency`: more requests at the same time would be an attack on a small server.
+pub const WEBHOOK_CONCURRENCY: u64 = 64;
+
+/// The minimum of `webhook.timeout`: a distant server needs most of a second for a new connection and an answer.
+pub const WEBHOOK_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+
+/// The maximum of `webhook.timeout`: a request that takes longer holds up its channel for too long.
+pub const WEBHOOK_TIMEOUT_MAX: Duration = Duration::from_secs(300);

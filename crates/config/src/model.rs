@@ -15,6 +15,7 @@ use wsmb_protocol::origin::Origin;
 use crate::error::{ConfigError, Problem};
 use crate::limits;
 use crate::url::StoreUrl;
+use crate::webhook::Webhook;
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[store]`
     pub store: Store,
+    /// `[[webhook]]`
+    pub webhooks: Vec<Webhook>,
     /// `[log]`
     pub log: Log,
 }
@@ -339,23 +342,26 @@ impl Store {
 pub fn read_password_file(path: &Path) -> Result<String, ConfigError> {
     let fail =
         |text: String| ConfigError(vec![Problem::of_file(&format!("the password file {}", path.display()), text)]);
+    let written = |problem| fail(format!("{problem}; write the password of the database user in its first line"));
+    match read_line(path).map_err(written)? {
+        line if line.is_empty() => {
+            Err(fail("has an empty first line; write the password of the database user there".to_owned()))
+        }
+        line => Ok(line),
+    }
+}
+
+/// Returns the first line of a file that holds a secret, without its line end. An error is the end of a sentence about the file. Blocks.
+pub(super) fn read_line(path: &Path) -> Result<String, String> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(limits::PASSWORD_LINE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| {
-            fail(format!(
-                "cannot be read: {error}; write the password of the database user in the first line of this file"
-            ))
-        })?;
+        .map_err(|error| format!("cannot be read: {error}"))?;
     let line = bytes.split(|byte| matches!(byte, b'\n' | b'\r')).next().unwrap_or_default();
     if line.len() as u64 > limits::PASSWORD_LINE_BYTES {
-        return Err(fail(format!("has a first line of more than {} bytes", limits::PASSWORD_LINE_BYTES)));
+        return Err(format!("has a first line of more than {} bytes", limits::PASSWORD_LINE_BYTES));
     }
-    match std::str::from_utf8(line) {
-        Ok("") => Err(fail("has an empty first line; write the password of the database user there".to_owned())),
-        Ok(line) => Ok(line.to_owned()),
-        Err(_) => Err(fail("is not UTF-8 text".to_owned())),
-    }
+    String::from_utf8(line.to_vec()).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
 /// `[log]`
@@ -380,7 +386,7 @@ pub struct Flags {
 
 impl Config {
     /// Returns the keys with a different value in `new` that need a restart. All others can change while the broker runs: channel policies,
-    /// users, groups, keys for tokens, permissions, rates, administrators, trusted proxies, origins, certificates, the log level.
+    /// users, groups, keys for tokens, permissions, rates, administrators, trusted proxies, origins, certificates, webhooks, the log level.
     #[must_use]
     pub fn changes_needing_restart(&self, new: &Self) -> Vec<&'static str> {
         let (a, b) = (&self.server, &new.server);

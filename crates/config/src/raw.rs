@@ -54,6 +54,8 @@ pub(super) struct Settings {
     pub permissions: Vec<Entry>,
     /// `[[rate]]`
     pub rates: Vec<Entry>,
+    /// `[[webhook]]`
+    pub webhooks: Vec<Entry>,
     /// `[store.columns]`
     pub columns: BTreeMap<String, Setting>,
 }

@@ -66,6 +66,7 @@ pub fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
     lifetimes(config, &mut warnings);
     gateways(config, &mut warnings);
     dead_letters(config, &mut warnings);
+    webhooks(config, file, &mut warnings);
     machine(config, &mut warnings);
     if config.server.max_queue < config.server.max_message {
         warnings.push(
@@ -253,6 +254,41 @@ fn store(config: &Config, file: Option<&Path>, warnings: &mut Vec<String>) {
 
 fn is_for_anonymous(permission: &Permission) -> bool {
     permission.who.users().iter().any(|user| user.chars().all(|character| character == '*'))
+}
+
+/// Warns about webhooks that lose messages, cannot reach their address, or whose secret others can read.
+fn webhooks(config: &Config, file: Option<&Path>, warnings: &mut Vec<String>) {
+    for webhook in &config.webhooks {
+        for channel in webhook.channels.iter().filter(|channel| !config.policies.of(channel).keep) {
+            warnings.push(format!(
+                "[[webhook]] \"{}\": the channel \"{channel}\" keeps no messages (keep = false), so a message whose request fails is lost",
+                webhook.name
+            ));
+        }
+        let is_local = webhook.url.host == "localhost"
+            || webhook.url.address().is_some_and(|address| address.to_canonical().is_loopback());
+        if is_local && !webhook.allow_private {
+            warnings.push(format!(
+                "[[webhook]] \"{}\": its URL leads to this machine, and requests to private addresses are refused; set allow_private = true",
+                webhook.name
+            ));
+        }
+        if !is_local && !webhook.allow_private {
+            warnings.push(format!(
+                "[[webhook]] \"{}\": its messages are sent unencrypted; the signature keeps others from changing them, not from reading them",
+                webhook.name
+            ));
+        }
+        let with_secrets = file.filter(|_| webhook.has_secret_in_file).into_iter();
+        let with_secrets = with_secrets.chain(webhook.secret_files.iter().map(std::path::PathBuf::as_path));
+        for path in with_secrets.filter(|path| is_world_readable(path)) {
+            warnings.push(format!(
+                "{0}: every user of this machine can read the secret of the webhook \"{1}\" in this file; run `chmod o-r {0}`",
+                path.display(),
+                webhook.name
+            ));
+        }
+    }
 }
 
 /// Warns about channel and permission patterns that never apply.

@@ -43,7 +43,7 @@ impl Hub {
         };
         let (mut lost, kept): (Vec<_>, Vec<_>) = some
             .iter()
-            .filter(|session| !session.is_forgotten())
+            .filter(|session| !session.is_forgotten() && !session.profile.internal)
             .map(|session| (session, has_lost_login(&session.profile.identity)))
             .partition(|(_, has_lost)| *has_lost);
         let has_lost_right = |session: &Session, broker: &Broker| {

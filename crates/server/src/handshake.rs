@@ -328,6 +328,7 @@ async fn answer(hub: &Hub, request: Request, client: &Client, certified: Option<
         receiver: upgrade.receiver.as_deref().map(Arc::from).map(Box::new),
         modern: upgrade.modern,
         proxied: client.is_proxied,
+        internal: false,
     };
     Answer::Upgrade(upgrade, profile, users)
 }

@@ -101,5 +101,5 @@ pub use listener::{ListenError, obstacles};
 pub use memory::CountingAllocator;
 pub use platform::is_hang_up_ignored;
 pub use serving::{Load, serve};
-pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles};
+pub use settings::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles, Webhook};
 pub use turns::{TurnCause, Turns};

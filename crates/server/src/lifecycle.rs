@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+#[cfg(feature = "webhooks")]
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
@@ -20,11 +22,15 @@ use super::engine::Engine;
 use super::error::ServeError;
 use super::fatal::Fatal;
 use super::handshakes::Handshakes;
+#[cfg(feature = "webhooks")]
+use super::http::run_webhooks;
 use super::hub::{Hub, Options, Parts};
 use super::ids::Ids;
 use super::listener::{self, Bound};
 use super::loops::{Loops, Threads};
 use super::opening;
+#[cfg(feature = "webhooks")]
+use super::settings::Webhook;
 use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
 use super::turns::Turns;
@@ -53,6 +59,8 @@ pub struct RunningServer {
     /// The certificate of the listeners with TLS.
     certificates: Option<Arc<Certificates>>,
     settings: Mutex<Settings>,
+    #[cfg(feature = "webhooks")]
+    webhooks: watch::Sender<Arc<[Webhook]>>,
     is_stopping: bool,
 }
 
@@ -113,6 +121,8 @@ impl Server {
             tasks: Vec::new(),
             credentials: Arc::new(Mutex::new(credentials)),
             certificates,
+            #[cfg(feature = "webhooks")]
+            webhooks: watch::Sender::new(settings.webhooks.clone().into()),
             settings: Mutex::new(settings),
             is_stopping: false,
         };
@@ -138,6 +148,8 @@ impl RunningServer {
             #[cfg(feature = "http")]
             spawn_vital(hub, "the task of mailboxes", hub.clone().run_mailboxes()),
             spawn_vital(hub, "the task of tokens", hub.clone().run_expiries()),
+            #[cfg(feature = "webhooks")]
+            spawn_vital(hub, "the task of webhooks", run_webhooks(hub.clone(), self.webhooks.subscribe())),
             spawn_vital(hub, "the task of passwords", watch_credentials(hub.clone(), self.credentials.clone())),
         ];
         if let Some(certificates) = &self.certificates {
@@ -221,8 +233,8 @@ impl RunningServer {
         access.issue_ticket(&Identity::User(user.into()), access.logins.verifier.users())
     }
 
-    /// Applies new channel policies, users, keys for tokens, permissions, trusted proxies, origins and certificates. Password files and certificates
-    /// are read again.
+    /// Applies new channel policies, users, keys for tokens, permissions, trusted proxies, origins, certificates and webhooks. Password files and
+    /// certificates are read again.
     /// Connections whose user, password or right in use was withdrawn are ended.
     pub async fn reload(&self, new: Reload) {
         let (credentials, wanted) = (self.credentials.clone(), new.access.clone());
@@ -240,9 +252,12 @@ impl RunningServer {
             let mut settings = lock(&self.settings);
             settings.broker.policies = new.policies;
             settings.access = new.access;
+            settings.webhooks = new.webhooks;
             settings.clone()
         };
         self.hub.reconfigure(options(&settings), access(&settings.access, logins), settings.broker);
+        #[cfg(feature = "webhooks")]
+        self.webhooks.send_replace(settings.webhooks.into());
         let hub = self.hub.clone();
         tokio::spawn(async move { hub.enforce(revoked).await });
     }

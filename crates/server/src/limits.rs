@@ -266,6 +266,39 @@ pub const HTTP_BATCH: u32 = 10;
 /// The most deliveries of one batch: a response of bounded size.
 pub const HTTP_BATCH_MAX: u32 = 1_000;
 
+/// How long a message of a webhook waits aside after each of its attempts, in seconds; the last one repeats. A restart of the other side takes seconds, and a
+/// minute is the longest that a person waits for a message after an outage.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_BACKOFF: [u64; 6] = [1, 2, 5, 15, 30, 60];
+
+/// How long a channel of a webhook rests after each of several failures in a row that may be the fault of the messages.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_REST: Duration = Duration::from_secs(1);
+
+/// The longest pause that `Retry-After` of a webhook's answer may ask for: a mistake in it must not stop a webhook for a day.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
+
+/// From the end of a webhook's session, or a lack of room for one, to the next attempt to begin one.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a connection of a webhook is kept without a request. Servers close theirs after some time; PHP's and nginx's default is longer.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_IDLE: Duration = Duration::from_secs(30);
+
+/// Bytes of an answer to a webhook's request that are read, so that the connection can be used again. The content means nothing.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_ANSWER: usize = 64 << 10;
+
+/// Addresses of a webhook's host to which the broker tries to connect. Each gets its share of the time.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_ADDRESSES: usize = 4;
+
+/// Look-ups of names for webhooks at the same time. Each takes a thread, for half a minute if the name server does not answer.
+#[cfg(feature = "webhooks")]
+pub const WEBHOOK_LOOKUPS: usize = 8;
+
 /// Bytes of a request that answers deliveries: 10,000 names.
 pub const HTTP_ACKS: usize = 512 << 10;
 /// How often sessions with tokens are checked: a token is accepted for a minute after its expiry, so a second more changes nothing.

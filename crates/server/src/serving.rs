@@ -59,7 +59,7 @@ async fn reload(server: &RunningServer, load: Arc<Load>) {
             let needs_restart = new.needs_restart.clone();
             server.reload(new).await;
             info!(
-                "reloaded: channel policies, users, keys for tokens, permissions, rates, origins, certificates and trusted proxies are as configured now"
+                "reloaded: channel policies, users, keys for tokens, permissions, rates, origins, webhooks, certificates and trusted proxies are as configured now"
             );
             if !needs_restart.is_empty() {
                 warn!(keys = needs_restart.join(", "), "changed, but taken over only by a restart");

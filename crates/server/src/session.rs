@@ -40,6 +40,8 @@ pub(super) struct Profile {
     pub(super) modern: bool,
     /// The connection comes through a proxy, so acknowledgements of its TCP prove nothing about the client (SPEC section 3).
     pub(super) proxied: bool,
+    /// The session is a part of the broker (a webhook): no login, and no permission applies to it.
+    pub(super) internal: bool,
 }
 
 impl Profile {
@@ -224,7 +226,15 @@ pub(super) async fn open(id: ConnectionId, home: u16) -> (Arc<Session>, tokio::n
     let client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, peer) = listener.accept().await.unwrap();
     let identity = Identity::default();
-    let profile = Profile { identity, peer: peer.into(), topic: None, receiver: None, modern: true, proxied: false };
+    let profile = Profile {
+        identity,
+        peer: peer.into(),
+        topic: None,
+        receiver: None,
+        modern: true,
+        proxied: false,
+        internal: false,
+    };
     let session = Session::new(id, profile, Outlet::Socket(Transport::new(stream).unwrap()), home, Timestamp(0));
     session.queue().head_written();
     (Arc::new(session), client)

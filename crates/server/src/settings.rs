@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use wsmb_auth::{Key, Permissions, RateRules};
 use wsmb_core::broker;
+use wsmb_core::message::ChannelName;
 use wsmb_core::network::Networks;
 use wsmb_core::policy::Policies;
 use wsmb_protocol::origin::Origin;
@@ -34,6 +35,8 @@ pub struct Settings {
     pub access: AccessSettings,
     /// Where messages are kept.
     pub store: StoreChoice,
+    /// Where the broker posts messages itself.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// Limits for each connection, and for the number of connections.
@@ -113,6 +116,36 @@ impl fmt::Debug for AccessSettings {
     }
 }
 
+/// A URL to which the messages of channels are posted.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Webhook {
+    /// The name in log lines. No two webhooks have the same.
+    pub name: String,
+    /// The channels.
+    pub channels: Vec<ChannelName>,
+    /// The host of the URL: a name, or an address without brackets.
+    pub host: String,
+    /// The port of the URL.
+    pub port: u16,
+    /// The path and the query of the URL.
+    pub target: String,
+    /// The keys of the signatures, the newest first.
+    pub secrets: Vec<Vec<u8>>,
+    /// How long a request may take.
+    pub timeout: Duration,
+    /// Requests at the same time, at least 1.
+    pub concurrency: usize,
+    /// Addresses that are not reachable from the internet are allowed.
+    pub allow_private: bool,
+}
+
+/// Hides the keys, and the path and the query of the URL.
+impl fmt::Debug for Webhook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Webhook").field("name", &self.name).field("channels", &self.channels).finish_non_exhaustive()
+    }
+}
+
 /// Where messages are kept.
 #[derive(Clone, Debug)]
 pub struct StoreChoice {
@@ -135,6 +168,8 @@ pub struct Reload {
     pub access: AccessSettings,
     /// The certificate. Without a listener with TLS it has no effect.
     pub tls: Option<TlsFiles>,
+    /// Where the broker posts messages itself.
+    pub webhooks: Vec<Webhook>,
     /// The keys that have also changed and need a restart, as the log names them.
     pub needs_restart: Vec<&'static str>,
 }

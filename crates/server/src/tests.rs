@@ -408,7 +408,9 @@ async fn permissions_forbid_commands_and_connections_and_a_reload_changes_them()
 
     let Settings { broker, access, .. } = settings();
     let access = AccessSettings { permissions: allow(&["b"], &["a"]), ..access };
-    server.reload(Reload { policies: broker.policies, access, tls: None, needs_restart: vec![] }).await;
+    server
+        .reload(Reload { policies: broker.policies, access, tls: None, webhooks: vec![], needs_restart: vec![] })
+        .await;
     send(&mut client, r#"{"command":"send-message","channel":"b","id":"1","data":[1]}"#).await;
     assert!(receive(&mut client).await.contains(r#""response_code":"00""#));
 }

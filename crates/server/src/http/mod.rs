@@ -22,6 +22,7 @@
 //! * `admin`        channels and connections, for administrators; `page` is a page of a list
 //! * `tokens`       issues tokens and tickets
 //! * `openapi`      the description of the interface for programs
+//! * `webhooks`     messages that the broker posts itself
 //! * `reaper`       ends receivers whose client has not come back
 //! * `response`     responses, and problems as RFC 9457 describes them
 //!
@@ -51,8 +52,12 @@ mod router;
 mod stream;
 mod subscription;
 mod tokens;
+#[cfg(feature = "webhooks")]
+mod webhooks;
 
 pub(super) use connection::{Origin, serve};
 pub(super) use mailboxes::Mailboxes;
 pub(super) use requests::Requests;
 pub(super) use router::is_addressed;
+#[cfg(feature = "webhooks")]
+pub(super) use webhooks::run as run_webhooks;

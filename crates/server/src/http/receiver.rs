@@ -127,6 +127,7 @@ fn begin(
         receiver: name.as_ref().map(|name| Box::new(name.id.clone())),
         modern: true,
         proxied: client.is_proxied,
+        internal: false,
     };
     let session = hub.establish(Outlet::Mailbox, profile, hub.loops.here()).map_err(|(_, no_room)| crowded(no_room))?;
     let mailbox = Arc::new(Mailbox::new(session));

@@ -43,5 +43,6 @@ pub(super) fn settings() -> Settings {
             ids: None,
             set_aside_damaged: false,
         },
+        webhooks: vec![],
     }
 }

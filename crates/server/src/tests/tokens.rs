@@ -99,7 +99,13 @@ async fn connections_of_a_token_end_when_its_asker_gets_another_password_or_lose
             new.access.users = vec![SHOP_CHANGED.to_owned()];
         }
         server
-            .reload(Reload { policies: new.broker.policies, access: new.access, tls: None, needs_restart: vec![] })
+            .reload(Reload {
+                policies: new.broker.policies,
+                access: new.access,
+                tls: None,
+                webhooks: vec![],
+                needs_restart: vec![],
+            })
             .await;
         let reason = if lose_right { "right withdrawn" } else { "credentials withdrawn" };
         assert_eq!(end(&mut client).await, (1008, reason.to_owned()));
@@ -139,7 +145,15 @@ async fn a_ticket_ends_with_its_user() {
     let mut new = settings();
     change(&mut new, &directory);
     new.access.users = vec![SHOP_CHANGED.to_owned()];
-    server.reload(Reload { policies: new.broker.policies, access: new.access, tls: None, needs_restart: vec![] }).await;
+    server
+        .reload(Reload {
+            policies: new.broker.policies,
+            access: new.access,
+            tls: None,
+            webhooks: vec![],
+            needs_restart: vec![],
+        })
+        .await;
     assert!(connect_with(&server, &format!("/?ticket={ticket}"), None).await.is_err());
 }
 

@@ -3,7 +3,7 @@
 //! Never validates a value: the crate `config` does. Never decides anything: the crate `server` does.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::memory;
 use wsmb_auth::{Algorithm, Key, Permissions, Rate, RateRules};
 use wsmb_config::{Config, ConfigError, TokenKey};
 use wsmb_core::broker;
-use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles};
+use wsmb_server::{AccessSettings, ConnectionLimits, Listener, Reload, Settings, StoreChoice, TlsFiles, Webhook};
 use wsmb_store::{BadColumn, Columns, JournalSettings, StoreSettings, ids_beside};
 
 /// Why the configuration gives no settings.
@@ -33,6 +33,16 @@ impl fmt::Display for BadSettings {
             Self::Password(error) => error.fmt(f),
         }
     }
+}
+
+/// Returns the warnings about a configuration, also about sections that this build cannot use.
+pub(crate) fn warnings(config: &Config, file: Option<&Path>) -> Vec<String> {
+    let mut warnings = wsmb_config::warnings(config, file);
+    if !cfg!(feature = "webhooks") && !config.webhooks.is_empty() {
+        warnings
+            .push("[[webhook]]: this program was built without the feature webhooks, so nothing is posted".to_owned());
+    }
+    warnings
 }
 
 /// Returns the settings with which the server starts. Blocks: keys and the store's password may be in files.
@@ -71,6 +81,7 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadSettings> 
             ids: ids(config),
             set_aside_damaged: config.store.set_aside_damaged,
         },
+        webhooks: webhooks(config),
     })
 }
 
@@ -81,7 +92,13 @@ pub(crate) fn server_settings(config: &Config) -> Result<Settings, BadSettings> 
 /// [`BadSettings::Key`].
 pub(crate) fn reload(running: &Config, new: &Config) -> Result<Reload, BadSettings> {
     let needs_restart = running.changes_needing_restart(new);
-    Ok(Reload { policies: new.policies.clone(), access: access(new)?, tls: tls(new), needs_restart })
+    Ok(Reload {
+        policies: new.policies.clone(),
+        access: access(new)?,
+        tls: tls(new),
+        webhooks: webhooks(new),
+        needs_restart,
+    })
 }
 
 /// Returns the keys of `[[auth.key]]`. Blocks: they may be in files.
@@ -137,6 +154,21 @@ fn access(config: &Config) -> Result<AccessSettings, BadSettings> {
         trusted_proxies: config.server.trusted_proxies.clone(),
         origins: config.server.origins.clone(),
     })
+}
+
+fn webhooks(config: &Config) -> Vec<Webhook> {
+    let webhook = |webhook: &wsmb_config::Webhook| Webhook {
+        name: webhook.name.clone(),
+        channels: webhook.channels.clone(),
+        host: webhook.url.host.clone(),
+        port: webhook.url.port,
+        target: webhook.url.target.clone(),
+        secrets: webhook.secrets.iter().map(|secret| secret.bytes().to_vec()).collect(),
+        timeout: webhook.timeout,
+        concurrency: webhook.concurrency,
+        allow_private: webhook.allow_private,
+    };
+    config.webhooks.iter().map(webhook).collect()
 }
 
 /// Returns the file that keeps the ids of publications. Returns `None` if the store is `memory:` or no file is configured.

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::{Failure, Outcome, build};
 use wsmb_auth::{Credentials, OwnKey, Users, first_start};
 use wsmb_config::{Config, Listener, StoreUrl};
+use wsmb_core::message::ChannelName;
 use wsmb_core::policy::{ChannelPolicy, Dispatch};
 use wsmb_store::{Inspection, StoreError, StoreSettings};
 
@@ -78,7 +79,11 @@ impl Check {
         if !origins.is_empty() {
             report.fact("web pages of", origins.join(", "));
         }
-        report.warnings(wsmb_config::warnings(config, self.settings.config.as_deref()));
+        for webhook in &config.webhooks {
+            let channels: Vec<&str> = webhook.channels.iter().map(ChannelName::as_str).collect();
+            report.fact("webhook", format!("{}: {}", webhook.name, channels.join(", ")));
+        }
+        report.warnings(build::warnings(config, self.settings.config.as_deref()));
         check_users(&self.settings, config, report);
         check_keys(config, report);
         let holder = check_store(config, report);

@@ -59,7 +59,7 @@ impl Serve {
         let _ = rlimit::increase_nofile_limit(u64::MAX);
         let log = start_log(config.log.level);
         let file = self.settings.config.clone();
-        for warning in wsmb_config::warnings(&config, file.as_deref()) {
+        for warning in build::warnings(&config, file.as_deref()) {
             tracing::warn!("{warning}");
         }
         let server_settings = build::server_settings(&config).map_err(Failure::failed)?;

@@ -13,6 +13,7 @@ mod broker;
 #[allow(dead_code)]
 mod client;
 #[path = "../e2e/frames.rs"]
+#[allow(dead_code)]
 mod frames;
 #[path = "../e2e/power.rs"]
 mod power;

@@ -145,8 +145,11 @@ fn serve(
     }
 }
 
+/// The first line, the headers and the body of a request.
+type Parts = (String, Vec<(String, String)>, String);
+
 /// Reads a request; `None` at the end of the connection.
-fn read(reader: &mut impl BufRead) -> Option<(String, Vec<(String, String)>, String)> {
+fn read(reader: &mut impl BufRead) -> Option<Parts> {
     let mut next_line = || {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|count| *count > 0)?;

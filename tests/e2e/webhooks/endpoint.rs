@@ -117,9 +117,8 @@ fn serve(
     numbers: &AtomicUsize,
 ) {
     let mut reader = BufReader::new(stream);
-    while let Some((line, headers, body)) = read(&mut reader) {
-        let number = numbers.fetch_add(1, Ordering::Relaxed);
-        let call = Call { number, connection, at: Instant::now(), line, headers, body };
+    while let Some(call) = read(&mut reader) {
+        let call = Call { number: numbers.fetch_add(1, Ordering::Relaxed), connection, ..call };
         let reply = decide(&call);
         // The test may have ended.
         let _ = sender.send(call);
@@ -145,11 +144,8 @@ fn serve(
     }
 }
 
-/// The first line, the headers and the body of a request.
-type Parts = (String, Vec<(String, String)>, String);
-
-/// Reads a request; `None` at the end of the connection.
-fn read(reader: &mut impl BufRead) -> Option<Parts> {
+/// Reads a request, without its numbers; `None` at the end of the connection.
+fn read(reader: &mut impl BufRead) -> Option<Call> {
     let mut next_line = || {
         let mut line = String::new();
         reader.read_line(&mut line).ok().filter(|count| *count > 0)?;
@@ -165,5 +161,6 @@ fn read(reader: &mut impl BufRead) -> Option<Parts> {
     let length = headers.iter().find(|(name, _)| name == "content-length")?.1.parse().ok()?;
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some((line, headers, String::from_utf8(body).ok()?))
+    let body = String::from_utf8(body).ok()?;
+    Some(Call { number: 0, connection: 0, at: Instant::now(), line, headers, body })
 }

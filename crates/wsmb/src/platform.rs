@@ -210,6 +210,25 @@ pub(crate) fn has_no_reader(patience: Duration) -> bool {
     }
 }
 
+/// The name of this computer, as far as the system or the environment tells it.
+#[cfg(feature = "tls")]
+pub(crate) fn host_name() -> Option<String> {
+    #[cfg(target_os = "linux")]
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    #[cfg(not(target_os = "linux"))]
+    let name = ["HOSTNAME", "COMPUTERNAME"].iter().find_map(|name| std::env::var(name).ok());
+    name
+}
+
+/// Sets the mode of a new file.
+#[cfg(feature = "tls")]
+pub(crate) fn set_mode(options: &mut OpenOptions, mode: u32) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, mode);
+    #[cfg(not(unix))]
+    let _ = (options, mode);
+}
+
 /// Makes a new file accessible to its owner only (mode 0600). Does nothing on systems without such a mode.
 pub(crate) fn make_file_private(options: &mut OpenOptions) {
     #[cfg(unix)]

@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::output::{self, Style};
 use super::{Failure, Outcome};
+use crate::platform;
 
 /// Make a self-signed certificate with its key, for TLS in a local network
 ///
@@ -88,11 +89,7 @@ fn default_names() -> Vec<String> {
 
 /// The name of this computer, unless it is "localhost" or cannot be in a certificate.
 fn host_name() -> Option<String> {
-    #[cfg(target_os = "linux")]
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    #[cfg(not(target_os = "linux"))]
-    let name = ["HOSTNAME", "COMPUTERNAME"].iter().find_map(|name| std::env::var(name).ok());
-    let name = name?.trim().to_owned();
+    let name = platform::host_name()?.trim().to_owned();
     let is_usable = !name.is_empty()
         && name != "localhost"
         && name
@@ -114,10 +111,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Outcome {
     }
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, mode);
-    #[cfg(not(unix))]
-    let _ = mode;
+    platform::set_mode(&mut options, mode);
     let mut file = options.open(&new).map_err(failed)?;
     let written =
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| std::fs::rename(&new, path));

@@ -60,7 +60,7 @@ pub enum Event<'a> {
 
 /// The number of a caller: a program without a connection to the core, such as an HTTP client, that waits for the reply to one request. A number is
 /// never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallerId(pub u64);
 
 /// The receiver of the reply to a command. It is not always the origin of a publication.

@@ -224,9 +224,11 @@ impl Broker {
         channel.unsettled.saturating_add(more) > most && channel.live(now).saturating_add(more) > most
     }
 
-    /// Arms the sweep timer, because a message is in the store only.
+    /// Arms the sweep timer, because a message is in the store only. A caller that waits learns at once that its message has expired.
     pub(super) fn sweep_later(&mut self, now: Timestamp) {
-        self.deadlines.sweep.get_or_insert(now.after(self.settings.bounds.sweep_every));
+        let at = now.after(self.settings.bounds.sweep_every);
+        let at = self.watches.next_expiry(now).map_or(at, |expiry| expiry.min(at));
+        self.deadlines.sweep = Some(self.deadlines.sweep.map_or(at, |armed| armed.min(at)));
     }
 
     /// Asks the store to remove expired messages, and arms the timer for the next sweep while any message is paged.

@@ -227,7 +227,8 @@ impl Broker {
         let pending = self.pend(publish, id, count);
         let entries = self.entries(publish, (key, owner), (id, pending), turn);
         if let (true, ReplyTo::Caller(caller)) = (publish.watch, publish.reply_to) {
-            self.watches.begin(caller, key, entries.iter().map(|entry| entry.message.id).collect());
+            let expires = entries.first().and_then(|entry| entry.message.expires);
+            self.watches.begin(caller, key, entries.iter().map(|entry| entry.message.id).collect(), expires);
         }
         if let Some(delay) = delay {
             let due = turn.now.after(delay);

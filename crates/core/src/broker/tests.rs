@@ -123,7 +123,7 @@ impl Scene {
             receivers: None,
             id: id.map(|id| PublicationId::new("app", id)),
             answer: self.answer,
-            watch: false,
+            watch: matches!(reply_to, ReplyTo::Caller(_)),
             ttl: None,
             delay: self.delay,
         }))

@@ -5,7 +5,8 @@
 //!
 //! Never here: a decision about a message.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use smallvec::SmallVec;
@@ -13,7 +14,7 @@ use smallvec::SmallVec;
 use super::effect::Outcome;
 use super::event::CallerId;
 use super::stage::Cause;
-use crate::message::MessageId;
+use crate::message::{MessageId, Timestamp};
 
 /// The publications whose callers wait.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub(super) struct Watches {
     /// The caller that waits for each message, by the message's current id.
     callers: HashMap<MessageId, CallerId, RandomState>,
     watches: HashMap<CallerId, Watch, RandomState>,
+    /// When the messages of each watch expire, if they do.
+    expiries: BTreeSet<(Timestamp, CallerId)>,
     /// Callers whose publications are settled and who are told at the end of the turn.
     pub(super) settled: Vec<(CallerId, Outcome)>,
 }
@@ -36,13 +39,22 @@ struct Watch {
     outcome: Outcome,
     /// The caller was told that the publication is safe. A message may become a dead letter before.
     accepted: bool,
+    /// When the messages expire.
+    expires: Option<Timestamp>,
 }
 
 impl Watches {
-    /// Begins a watch. `channel`: the key of the messages' channel.
-    pub(super) fn begin(&mut self, caller: CallerId, channel: usize, messages: SmallVec<[MessageId; 1]>) {
+    /// Begins a watch. `channel`: the key of the messages' channel; `expires`: when the messages expire.
+    pub(super) fn begin(
+        &mut self,
+        caller: CallerId,
+        channel: usize,
+        messages: SmallVec<[MessageId; 1]>,
+        expires: Option<Timestamp>,
+    ) {
+        self.expiries.extend(expires.map(|expires| (expires, caller)));
         self.callers.extend(messages.iter().map(|message| (*message, caller)));
-        self.watches.insert(caller, Watch { channel, messages, outcome: Outcome::Delivered, accepted: false });
+        self.watches.insert(caller, Watch { channel, messages, outcome: Outcome::Delivered, accepted: false, expires });
     }
 
     /// A message is settled.
@@ -73,8 +85,21 @@ impl Watches {
         let is_over = |watch: &Watch| watch.accepted && watch.messages.is_empty();
         if let Some(watch) = self.watches.get(&caller).filter(|watch| is_over(watch)) {
             self.settled.push((caller, watch.outcome));
-            self.watches.remove(&caller);
+            self.remove(caller);
         }
+    }
+
+    fn remove(&mut self, caller: CallerId) -> Option<Watch> {
+        let watch = self.watches.remove(&caller)?;
+        if let Some(expires) = watch.expires {
+            self.expiries.remove(&(expires, caller));
+        }
+        Some(watch)
+    }
+
+    /// Returns the first time after `now` at which messages of a watch expire.
+    pub(super) fn next_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.expiries.range((now.after(Duration::from_millis(1)), CallerId(0))..).next().map(|(expires, _)| *expires)
     }
 
     /// A message has got a new id.
@@ -96,12 +121,12 @@ impl Watches {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.callers.is_empty() && self.watches.is_empty() && self.settled.is_empty()
+        self.callers.is_empty() && self.watches.is_empty() && self.expiries.is_empty() && self.settled.is_empty()
     }
 
     /// The caller waits no longer, or its publication was refused.
     pub(super) fn end(&mut self, caller: CallerId) {
-        for message in self.watches.remove(&caller).into_iter().flat_map(|watch| watch.messages) {
+        for message in self.remove(caller).into_iter().flat_map(|watch| watch.messages) {
             self.callers.remove(&message);
         }
     }

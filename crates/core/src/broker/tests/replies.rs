@@ -151,3 +151,18 @@ fn a_half_closed_client_gets_its_replies_and_no_messages() {
         "the connection gets no replies any more"
     );
 }
+
+#[test]
+fn a_caller_learns_at_once_that_its_stored_message_has_expired() {
+    let ttl = Duration::from_millis(20);
+    let mut scene = Scene::with(ChannelPolicy { ttl, ..ChannelPolicy::default() });
+    let caller = ReplyTo::Caller(CallerId(1));
+    scene.publish_from(None, caller, "sms", "a", Some("1"));
+    scene.handle(Event::Store(StoreEvent::Stored(vec![MessageId(1)])));
+    let swept = scene.pass(20);
+    assert!(matches!(swept[..], [Effect::Store(StoreEffect::Sweep { now, .. })] if now == scene.now), "{swept:?}");
+    let gone = vec![(MessageId(1), name("sms"))];
+    let told = scene.handle(Event::Store(StoreEvent::Swept { gone, spared: vec![], more: false }));
+    let expired = |effect: &Effect| matches!(effect, Effect::Reply { to, reply: Reply::Settled(Outcome::Expired) } if *to == caller);
+    assert!(told.iter().any(expired), "{told:?}");
+}

@@ -72,6 +72,17 @@ impl Identity {
         })
     }
 
+    /// A server with this certificate.
+    pub fn server(&self) -> Arc<rustls::ServerConfig> {
+        let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(self.key.as_bytes()).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions");
+        Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).expect("a pair"))
+    }
+
     /// A client that trusts only this certificate.
     pub fn client(&self) -> Arc<ClientConfig> {
         self.client_with(None)

@@ -4,6 +4,7 @@ mod docs;
 mod endpoint;
 mod failures;
 mod refused;
+mod secure;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -100,6 +100,7 @@ pub const KEYS: &[Key] = &[
     entry("webhook.timeout"),
     entry("webhook.concurrency"),
     entry("webhook.allow_private"),
+    entry("webhook.ca"),
     scalar("log.level"),
 ];
 

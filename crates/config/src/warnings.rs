@@ -273,7 +273,7 @@ fn webhooks(config: &Config, file: Option<&Path>, warnings: &mut Vec<String>) {
                 webhook.name
             ));
         }
-        if !is_local && !webhook.allow_private {
+        if !is_local && !webhook.allow_private && !webhook.url.is_encrypted {
             warnings.push(format!(
                 "[[webhook]] \"{}\": its messages are sent unencrypted; the signature keeps others from changing them, not from reading them",
                 webhook.name

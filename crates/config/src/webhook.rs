@@ -34,14 +34,18 @@ pub struct Webhook {
     pub concurrency: usize,
     /// Whether addresses that are not reachable from the internet are allowed.
     pub allow_private: bool,
+    /// A file with the only certificates that are trusted; `None`: the system's authorities.
+    pub ca: Option<PathBuf>,
 }
 
-/// The URL of a webhook: `http://host[:port][/path][?query]`.
+/// The URL of a webhook: `https://host[:port][/path][?query]`, or with `http://`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookUrl {
+    /// `https://`.
+    pub is_encrypted: bool,
     /// A name, or an address without brackets.
     pub host: String,
-    /// 80 if the URL names none.
+    /// 443 or 80 if the URL names none.
     pub port: u16,
     /// The path and the query; begins with a slash.
     pub target: String,
@@ -50,15 +54,13 @@ pub struct WebhookUrl {
 impl WebhookUrl {
     /// Parses a URL. An error is the end of a sentence that begins with the key. It does not repeat the URL, whose query may be a secret.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let right = || "must be a URL like \"http://app.example/hook\"".to_owned();
+        let right = || "must be a URL like \"https://app.example/hook\"".to_owned();
         let (scheme, rest) = text.split_once("://").ok_or_else(right)?;
-        match &*scheme.to_ascii_lowercase() {
-            "http" => {}
-            "https" => {
-                return Err("is an https:// URL, which this version cannot post to; use http:// to a proxy on this machine that speaks TLS, with allow_private = true".to_owned());
-            }
+        let is_encrypted = match &*scheme.to_ascii_lowercase() {
+            "http" => false,
+            "https" => true,
             _ => return Err(right()),
-        }
+        };
         if text.len() > limits::WEBHOOK_URL_BYTES || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
             let most = limits::WEBHOOK_URL_BYTES;
             return Err(format!(
@@ -78,7 +80,7 @@ impl WebhookUrl {
                 let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(right)?;
                 (host, port)
             }
-            _ => (authority, 80),
+            _ => (authority, if is_encrypted { 443 } else { 80 }),
         };
         let host = match host.strip_prefix('[') {
             Some(v6) => v6.strip_suffix(']').filter(|v6| v6.parse::<Ipv6Addr>().is_ok()),
@@ -88,7 +90,7 @@ impl WebhookUrl {
         };
         let host = host.ok_or_else(right)?.to_ascii_lowercase();
         let slash = if target.starts_with('/') { "" } else { "/" };
-        Ok(Self { host, port, target: format!("{slash}{target}") })
+        Ok(Self { is_encrypted, host, port, target: format!("{slash}{target}") })
     }
 
     /// The address, if the host is one and not a name.
@@ -180,7 +182,8 @@ mod tests {
             let error = WebhookUrl::parse(text).unwrap_err();
             assert!(!error.contains("s3cret"), "{error}");
         }
-        assert!(WebhookUrl::parse("https://a.example/").unwrap_err().contains("https"));
+        let secure = WebhookUrl::parse("HTTPS://a.example/").unwrap();
+        assert_eq!((secure.is_encrypted, secure.port), (true, 443));
     }
 
     #[test]

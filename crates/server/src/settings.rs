@@ -129,6 +129,10 @@ pub struct Webhook {
     pub port: u16,
     /// The path and the query of the URL.
     pub target: String,
+    /// The URL is `https://`.
+    pub is_encrypted: bool,
+    /// A PEM file with the only certificates that are trusted; `None`: the system's authorities.
+    pub ca: Option<PathBuf>,
     /// The keys of the signatures, the newest first.
     pub secrets: Vec<Vec<u8>>,
     /// How long a request may take.

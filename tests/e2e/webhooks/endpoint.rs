@@ -74,6 +74,20 @@ impl Endpoint {
 
     /// Like [`Self::start`], on this socket.
     pub fn on(listener: TcpListener, decide: impl Fn(&Call) -> Reply + Send + Sync + 'static) -> Self {
+        Self::with(listener, None, decide)
+    }
+
+    /// Starts an endpoint that speaks TLS, and answers every request with 200.
+    pub fn secure(config: Arc<rustls::ServerConfig>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        Self::with(listener, Some(config), |_| Reply::Status(200))
+    }
+
+    fn with(
+        listener: TcpListener,
+        secured: Option<Arc<rustls::ServerConfig>>,
+        decide: impl Fn(&Call) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().expect("an address");
         let (sender, calls) = channel();
         let (decide, numbers) = (Arc::new(decide), Arc::new(AtomicUsize::new(0)));
@@ -81,7 +95,18 @@ impl Endpoint {
             for (connection, stream) in listener.incoming().enumerate() {
                 let Ok(stream) = stream else { return };
                 let (sender, decide, numbers) = (sender.clone(), decide.clone(), numbers.clone());
-                std::thread::spawn(move || serve(&stream, connection, &sender, &*decide, &numbers));
+                let secured = secured.clone();
+                std::thread::spawn(move || {
+                    let socket = stream.try_clone().expect("a second handle of the socket");
+                    match secured {
+                        None => serve(stream, &socket, connection, &sender, &*decide, &numbers),
+                        Some(config) => {
+                            let tls = rustls::ServerConnection::new(config).expect("a connection");
+                            let stream = rustls::StreamOwned::new(tls, stream);
+                            serve(stream, &socket, connection, &sender, &*decide, &numbers);
+                        }
+                    }
+                });
             }
         });
         Self { address, calls }
@@ -109,8 +134,10 @@ impl Endpoint {
     }
 }
 
+/// `socket`: the socket of `stream`.
 fn serve(
-    stream: &TcpStream,
+    stream: impl Read + Write,
+    socket: &TcpStream,
     connection: usize,
     sender: &Sender<Call>,
     decide: &(impl Fn(&Call) -> Reply + ?Sized),
@@ -126,7 +153,7 @@ fn serve(
             Reply::Status(status) => format!("HTTP/1.1 {status} X\r\nContent-Length: 2\r\n\r\nok").into_bytes(),
             Reply::Raw(bytes) => bytes,
             Reply::Reset => {
-                let socket = socket2::SockRef::from(stream);
+                let socket = socket2::SockRef::from(socket);
                 socket.set_linger(Some(Duration::ZERO)).expect("a socket");
                 return;
             }
@@ -136,9 +163,8 @@ fn serve(
                 return;
             }
         };
-        let mut writer = stream;
         // The client may have had enough.
-        if writer.write_all(&bytes).is_err() {
+        if reader.get_mut().write_all(&bytes).is_err() {
             return;
         }
     }

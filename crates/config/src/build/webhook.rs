@@ -27,7 +27,7 @@ pub(super) fn webhooks(entries: &[Entry], problems: &mut Vec<Problem>) -> Vec<We
 }
 
 fn webhook(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Webhook> {
-    for (key, example) in [("channel", "channel = \"sms\""), ("url", "url = \"http://app.example/hook\"")] {
+    for (key, example) in [("channel", "channel = \"sms\""), ("url", "url = \"https://app.example/hook\"")] {
         if !entry.settings.contains_key(&*format!("webhook.{key}")) {
             problems.push(Problem::at(&entry.source, format_args!("this [[webhook]] has no {key}: write {example}")));
         }
@@ -50,6 +50,7 @@ fn webhook(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Webhook> {
     reader.set_duration("webhook.timeout", &mut timeout, limits::WEBHOOK_TIMEOUT_MIN, limits::WEBHOOK_TIMEOUT_MAX);
     reader.set_number("webhook.concurrency", &mut concurrency, 1, limits::WEBHOOK_CONCURRENCY);
     reader.set("webhook.allow_private", &mut allow_private, values::boolean);
+    let ca = reader.get("webhook.ca", values::path).flatten();
     let url = url?;
     let name = name.unwrap_or_else(|| url.label());
     let secret_files = secret_files.into_iter().map(PathBuf::from).collect();
@@ -63,6 +64,7 @@ fn webhook(entry: &Entry, problems: &mut Vec<Problem>) -> Option<Webhook> {
         timeout,
         concurrency,
         allow_private,
+        ca,
     })
 }
 

@@ -163,6 +163,8 @@ fn webhooks(config: &Config) -> Vec<Webhook> {
         host: webhook.url.host.clone(),
         port: webhook.url.port,
         target: webhook.url.target.clone(),
+        is_encrypted: webhook.url.is_encrypted,
+        ca: webhook.ca.clone(),
         secrets: webhook.secrets.iter().map(|secret| secret.bytes().to_vec()).collect(),
         timeout: webhook.timeout,
         concurrency: webhook.concurrency,

@@ -36,7 +36,6 @@ fn invalid_arguments_give_exit_code_2() {
         &["send", "sms", "x", "--timeout", "1h"],
         &["send", "sms", "-", "--id", "x"],
         &["send", "sms", "x", "--url", "http://localhost"],
-        &["send", "sms", "x", "--url", "wss://localhost"],
         &["receive"],
         &["receive", "a\nb"],
         &["receive", "sms", "--workers", "2"],

@@ -3,6 +3,7 @@
 //! Never here: a redirect; the meaning of an answer; more than [`limits::WEBHOOK_ANSWER`] bytes of an answer.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -13,10 +14,14 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::RETRY_AFTER;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::problem::Problem;
 use super::{address, pace};
@@ -49,6 +54,10 @@ pub(super) struct Client {
     host: String,
     port: u16,
     private: bool,
+    /// For `https://`: the file with the trusted certificates, if there is one.
+    authorities: Option<Option<PathBuf>>,
+    /// Made for the first connection, because the system's certificates are in many files.
+    tls: OnceCell<TlsConnector>,
     timeout: Duration,
     lookups: Arc<Semaphore>,
     /// Connections without a request. At most one for each request at the same time.
@@ -61,6 +70,8 @@ impl Client {
             host: settings.host.clone(),
             port: settings.port,
             private: settings.allow_private,
+            authorities: settings.is_encrypted.then(|| settings.ca.clone()),
+            tls: OnceCell::new(),
             timeout: settings.timeout,
             lookups,
             idle: Mutex::default(),
@@ -100,13 +111,25 @@ impl Client {
         let stream = self.connect_to(&addresses).await?;
         // An error only makes requests slower.
         let _ = stream.set_nodelay(true);
-        let builder = http1::Builder::new().max_buf_size(limits::HTTP_BUFFER).clone();
-        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Problem::Broken)?;
-        let task = tokio::spawn(async move {
-            // The request on the connection gets the error.
-            let _ = connection.await;
-        });
-        Ok(Connection { sender, task, used: Instant::now() })
+        match &self.authorities {
+            None => open(stream).await,
+            Some(ca) => open(self.encrypt(stream, ca).await?).await,
+        }
+    }
+
+    async fn encrypt(&self, stream: TcpStream, ca: &Option<PathBuf>) -> Result<TlsStream<TcpStream>, Problem> {
+        let make = || async {
+            let ca = ca.clone();
+            let config = tokio::task::spawn_blocking(move || wsmb_tls::client::config(ca.as_deref()));
+            let config = config.await.map_err(|error| Problem::Tls(error.to_string()))?;
+            config.map(|config| TlsConnector::from(Arc::new(config))).map_err(|fault| Problem::Tls(fault.to_string()))
+        };
+        let connector = self.tls.get_or_try_init(make).await?;
+        let name = ServerName::try_from(self.host.clone()).map_err(|error| Problem::Tls(error.to_string()))?;
+        connector.connect(name, stream).await.map_err(|error| {
+            let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+            Problem::Tls(cause.map_or_else(|| error.to_string(), wsmb_tls::client::reason))
+        })
     }
 
     /// Connects to the first address that answers. Each gets its share of the time.
@@ -134,6 +157,17 @@ impl Client {
         connection.used = Instant::now();
         self.idle().push(connection);
     }
+}
+
+/// Begins HTTP on a stream.
+async fn open(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Connection, Problem> {
+    let builder = http1::Builder::new().max_buf_size(limits::HTTP_BUFFER).clone();
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Problem::Broken)?;
+    let task = tokio::spawn(async move {
+        // The request on the connection gets the error.
+        let _ = connection.await;
+    });
+    Ok(Connection { sender, task, used: Instant::now() })
 }
 
 async fn exchange_on(

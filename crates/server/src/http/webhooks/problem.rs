@@ -13,6 +13,8 @@ pub(super) enum Problem {
     /// The address is not reachable from the internet.
     Private(IpAddr),
     Connect(io::Error),
+    /// There is no encrypted connection: a part of a sentence.
+    Tls(String),
     /// The connection ended before the answer, or the answer is not HTTP.
     Broken(hyper::Error),
     /// There is no answer within this time.
@@ -28,6 +30,7 @@ impl fmt::Display for Problem {
                 "the address {address} of its host is not reachable from the internet; set allow_private = true if it is meant"
             ),
             Self::Connect(error) => write!(f, "cannot connect: {error}"),
+            Self::Tls(reason) => write!(f, "there is no encrypted connection: {reason}"),
             Self::Broken(error) => write!(f, "there is no valid answer: {error}"),
             Self::Slow(time) => write!(f, "no answer within {time:?} (timeout)"),
         }

@@ -24,7 +24,7 @@ use super::ids::Ids;
 use super::listener::{self, Bound};
 use super::loops::{Loops, Threads};
 use super::opening;
-use super::platform::{Signal, Signals};
+use super::platform::{self, Signal, Signals};
 use super::settings::{AccessSettings, Reload, Settings};
 use super::storage::{self, Storage};
 use crate::limits;
@@ -57,6 +57,7 @@ impl Server {
     /// # Errors
     /// The first address, store or system resource that cannot be opened.
     pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
+        platform::keep_freed_memory();
         let listeners = listener::bind(&settings.listeners).await?;
         let addresses = listeners.iter().map(|bound| bound.listener.local_addr()).collect::<Result<_, _>>()?;
         let (credentials, store, clock, (summary, suspect), (ids, found)) = {

@@ -131,7 +131,7 @@ impl Broker {
         }
     }
 
-    /// Asks the receiver for a confirmation: now, if half of its window is used, else when its burst has ended.
+    /// Asks the receiver for a confirmation: now, if half of its window or [`limits::CONFIRM_DELIVERIES`] is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
         if !receiver.timeout_armed && receiver.window.has_automatic() {

@@ -73,6 +73,10 @@ pub const UNSTORED_SLOTS: usize = 1_024;
 /// map.
 pub const UNSTORED_SLOTS_PER_MESSAGE: usize = 4;
 
+/// Boxes of settled entries that are kept for the next messages: a window between two confirmations ([`CONFIRM_DELIVERIES`], and a read's messages that
+/// are on their way meanwhile). About 128 KiB.
+pub const SPARE_ENTRIES: usize = 512;
+
 /// Estimated bytes that a message takes in memory in addition to its payload: the entry and its keys in maps and queues. Counted against
 /// the memory budget.
 pub const ENTRY_BYTES: usize = 256;

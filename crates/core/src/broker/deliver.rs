@@ -35,7 +35,8 @@ impl Broker {
         if limit > 0 {
             return channel.choose(origin, limit, |key| takes(&self.receivers[key]));
         }
-        if channel.choose(origin, 1, |key| takes(&self.receivers[key])).is_empty() {
+        let is_target = |member: &Member| Some(member.connection) != origin && takes(&self.receivers[member.receiver]);
+        if !channel.members.iter().any(is_target) {
             return SmallVec::new();
         }
         channel.choose(origin, 0, |key| !self.is_outrun(key))

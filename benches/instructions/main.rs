@@ -45,7 +45,7 @@ fn main() {
         // `cargo bench` and `cargo test --benches` start the program without a script. This must not fail.
         _ => {
             return eprintln!(
-                "Usage: instructions topic|envelope|fanout|kept|store|leave|ack|busy|due|list N   (see cargo xtask gate)"
+                "Usage: instructions topic|envelope|fanout|live|kept|store|leave|ack|busy|due|list N   (see cargo xtask gate)"
             );
         }
     };
@@ -53,6 +53,7 @@ fn main() {
         "topic" => topic_burst(count),
         "envelope" => envelope_burst(count),
         "fanout" => fan_out(count),
+        "live" => live(count),
         "kept" => kept(count),
         "store" => store(count),
         other => assert!(growth::run(other, count), "unknown script {other:?}"),
@@ -181,6 +182,29 @@ fn topic_burst(count: u64) {
         assert_eq!(result, Ok(()));
     }
     assert_eq!(harness.broker.counters().deliveries, count / BURST * BURST);
+}
+
+/// As [`topic_burst`], on a kept channel: the receiver confirms when it is asked, and nothing is stored.
+fn live(count: u64) {
+    let (mut harness, channel, burst) = (Harness::new(ChannelPolicy::default(), 1), channel(), burst(&json()));
+    let mut decoder = Decoder::new(Role::Server, wsmb_protocol::limits::MAX_MESSAGE);
+    let mut buffer = burst.clone();
+    for sent in (BURST..=count).step_by(BURST as usize) {
+        buffer.copy_from_slice(&burst);
+        let mut is_asked = false;
+        let result = decoder.feed(&mut buffer, |incoming| {
+            if let Incoming::Message { kind, frame } = incoming {
+                harness.publish(&topic::publication(&channel, kind, frame), None, Dialect::Topic);
+                is_asked |= harness.effects.list.iter().any(|effect| matches!(effect, Effect::Confirm { .. }));
+            }
+            ControlFlow::Continue(())
+        });
+        assert_eq!(result, Ok(()));
+        if is_asked || sent == count {
+            harness.handle(Event::Confirmed { connection: ConnectionId(SENDER.0 + 1), up_to: sent });
+        }
+    }
+    assert_eq!((harness.broker.counters().deliveries, harness.broker.unsettled()), (count, 0));
 }
 
 /// As [`topic_burst`], in the envelope dialect.

@@ -34,6 +34,10 @@ pub const CONFIRM_QUIET: Duration = Duration::from_millis(100);
 /// well below the default of `store.write_delay`, so that a steady stream of a few messages a second is not written to the disk.
 pub const CONFIRM_BUSY: Duration = Duration::from_millis(250);
 
+/// Unconfirmed deliveries to one receiver at which the broker asks for a confirmation before the burst ends, if half of the window is more. Enough
+/// that the ping and the pong cost little for each message; few enough that the unconfirmed messages stay in the processor's caches.
+pub const CONFIRM_DELIVERIES: usize = 256;
+
 /// The most bytes of one channel's backlog in memory.
 pub const PAGE_BYTES: usize = 1 << 20;
 
@@ -68,6 +72,10 @@ pub const UNSTORED_SLOTS: usize = 1_024;
 /// Slots for each message in the table, beyond [`UNSTORED_SLOTS`]. If the table would get more slots, the oldest messages move to a hash
 /// map.
 pub const UNSTORED_SLOTS_PER_MESSAGE: usize = 4;
+
+/// Boxes of settled entries that are kept for the next messages: a window between two confirmations ([`CONFIRM_DELIVERIES`], and a read's messages that
+/// are on their way meanwhile). About 128 KiB.
+pub const SPARE_ENTRIES: usize = 512;
 
 /// Estimated bytes that a message takes in memory in addition to its payload: the entry and its keys in maps and queues. Counted against
 /// the memory budget.
@@ -159,8 +167,8 @@ pub const PREFETCH: u32 = 64;
 /// The largest `prefetch` that a receiver may ask for.
 pub const MAX_PREFETCH: u32 = 4_096;
 
-/// A receiver that confirms half of its window within this time gets twice the window, up to [`MAX_PREFETCH`]. A receiver that takes longer
-/// gets [`PREFETCH`] at most.
+/// A receiver that confirms within this time while half of its window is used gets twice the window, up to [`MAX_PREFETCH`]. A receiver that
+/// takes longer gets [`PREFETCH`] at most.
 pub const QUICK_CONFIRMATION: Duration = Duration::from_millis(20);
 
 /// The window of a receiver that takes this long to confirm falls to [`PREFETCH`] at most: the receiver works on each message.

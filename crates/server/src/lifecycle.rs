@@ -29,6 +29,7 @@ use super::ids::Ids;
 use super::listener::{self, Bound};
 use super::loops::{Loops, Threads};
 use super::opening;
+use super::platform;
 #[cfg(feature = "webhooks")]
 use super::settings::Webhook;
 use super::settings::{AccessSettings, Reload, Settings};
@@ -71,6 +72,7 @@ impl Server {
     /// The first address, store or system resource that cannot be opened.
     pub async fn start(settings: Settings) -> Result<RunningServer, ServeError> {
         let certificates = load_certificates(&settings).await?;
+        platform::keep_freed_memory();
         let listeners = listener::bind(&settings.listeners).await?;
         let addresses = listeners.iter().map(|bound| bound.listener.local_addr()).collect::<Result<_, _>>()?;
         let (credentials, own_key, store, clock, (summary, suspect), (ids, found)) = {

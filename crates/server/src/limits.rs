@@ -232,6 +232,14 @@ pub const MEMORY_TRIM_SCARCE: Duration = Duration::from_millis(250);
 /// Freed bytes that are given back to the system.
 pub const MEMORY_TRIM_BYTES: usize = 8 << 20;
 
+/// Freed bytes at the end of the heap that are not returned to the system at once, but by the check after [`MEMORY_TRIM_EVERY`]: a window of kept
+/// messages, or some large messages.
+pub const MEMORY_KEPT: i32 = 8 << 20;
+
+/// The size from which a block of memory comes from the system alone: above the largest buffers that are used again and again, which are messages of
+/// the default [`MAX_MESSAGE`](wsmb_protocol::limits::MAX_MESSAGE).
+pub const MEMORY_BLOCK: i32 = 4 << 20;
+
 /// Bytes that a connection may send to the store during a pause of the backpressure without being paused itself: it does not cause the load.
 pub const STORE_FREE: u32 = 64 << 10;
 

@@ -19,8 +19,12 @@ use wsmb_core::message::Timestamp;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CountingAllocator;
 
-/// The counters, so many that threads rarely share one: a counter that two threads change is slow.
+/// The counters. Each of the first threads has one of its own, which needs no atomic addition; all other threads share the last one. The threads
+/// that pass messages on start first: the first loop, the store, the other loops.
 const COUNTERS: usize = 16;
+
+/// The counter that threads share.
+const SHARED: usize = COUNTERS - 1;
 
 /// A counter on a cache line of its own. It may be negative, because a block may be freed by another thread than the one that allocated it.
 #[repr(align(64))]
@@ -40,12 +44,18 @@ thread_local! {
 fn count(bytes: isize) {
     let index = COUNTER.try_with(|counter| {
         if counter.get() == usize::MAX {
-            counter.set(THREADS.fetch_add(1, Ordering::Relaxed) % COUNTERS);
+            counter.set(THREADS.fetch_add(1, Ordering::Relaxed).min(SHARED));
         }
         counter.get()
     });
     // A thread that is ending has no variables any more.
-    ALLOCATED[index.unwrap_or(0)].0.fetch_add(bytes, Ordering::Relaxed);
+    match index.unwrap_or(SHARED) {
+        SHARED => {
+            ALLOCATED[SHARED].0.fetch_add(bytes, Ordering::Relaxed);
+        }
+        // No other thread changes it.
+        own => ALLOCATED[own].0.store(ALLOCATED[own].0.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed),
+    }
 }
 
 /// The memory that a block of `size` bytes takes, as far as known: glibc adds a word and rounds up to 16 bytes, at least 32.

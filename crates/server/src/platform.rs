@@ -242,3 +242,16 @@ pub(super) fn trim_memory() {
         libc::malloc_trim(0);
     }
 }
+
+/// Makes the allocator keep memory that is freed and needed again at once. Without it, glibc returns the memory at the end of its heap, and every large
+/// block, to the system with each burst of messages, and the kernel must clear the same pages again for the next one. Freed memory is returned by
+/// [`trim_memory`]. Must be called before there are threads.
+pub(super) fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: the function may be called at any time; it only sets numbers in the allocator.
+    unsafe {
+        // If a value is refused, the allocator keeps its own.
+        libc::mallopt(libc::M_TRIM_THRESHOLD, limits::MEMORY_KEPT);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, limits::MEMORY_BLOCK);
+    }
+}

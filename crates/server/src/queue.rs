@@ -47,8 +47,10 @@ pub(super) struct Queue {
     begun: u32,
     /// The sequence number of the last delivery that was queued.
     last_sequence: u64,
-    /// Unconfirmed deliveries to an automatic receiver, each with the stream offset of its end. The core's window bounds the list.
-    marks: VecDeque<Mark>,
+    /// The last delivery to an automatic receiver; 0 if all of them are confirmed.
+    last_unconfirmed: u64,
+    /// The stream offset of the end of the first delivery.
+    first_end: u64,
     /// The outstanding pings.
     pub(super) pings: Pings,
     /// Wakes the connection's task.
@@ -67,12 +69,6 @@ pub(super) struct Queue {
     enlisted: bool,
     /// A data frame was queued besides the greeting and the first delivery that needs a confirmation. So no delivery is the only one.
     other_data: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    sequence: u64,
-    end: u64,
 }
 
 /// The phase of the connection, for sending.
@@ -364,7 +360,7 @@ impl Queue {
             });
             self.frames = VecDeque::from_iter(begun);
             self.bytes = being_written + self.frames.front().map_or(0, Piece::len);
-            self.marks = VecDeque::new();
+            self.last_unconfirmed = 0;
         }
         if let Some(frame) = last {
             self.append(frame);

@@ -213,7 +213,7 @@ impl Reader {
     }
 
     /// Whether the session must not be read yet, because its user has reached its rate, or because nearly all memory is used and the session has sent
-    /// a part of a message: each read could double the memory of the message.
+    /// a part of a message: each read could make the memory of the message four times as large.
     fn is_paused(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             if let Some(pauses) = &mut self.pauses

@@ -37,7 +37,8 @@ impl Broker {
         if limit > 0 {
             return channel.choose_ready(origin, limit, |key| takes(&self.receivers[key]));
         }
-        if channel.choose_ready(origin, 1, |key| takes(&self.receivers[key])).is_empty() {
+        let is_target = |member: &Member| Some(member.connection) != origin && takes(&self.receivers[member.receiver]);
+        if !channel.members.ready_from(0).any(is_target) {
             return SmallVec::new();
         }
         channel.choose(origin, 0, |key| !self.is_outrun(key))
@@ -133,7 +134,7 @@ impl Broker {
         }
     }
 
-    /// Asks the receiver for a confirmation: now, if half of its window is used, else when its burst has ended.
+    /// Asks the receiver for a confirmation: now, if half of its window or [`limits::CONFIRM_DELIVERIES`] is used, else when its burst has ended.
     pub(super) fn want_confirmation(&mut self, key: usize, turn: &mut Turn<'_>) {
         let receiver = &mut self.receivers[key];
         if !receiver.timeout_armed && receiver.window.has_automatic() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::dedup::Key;
@@ -9,7 +10,9 @@ use super::event::ReplyTo;
 use super::holdings::Owner;
 use super::stage::{Cause, Stage};
 use crate::limits;
-use crate::message::{ConnectionId, DeadLetter, GroupName, Message, MessageId, Timestamp};
+use crate::message::{
+    ChannelName, ConnectionId, DeadLetter, GroupName, Message, MessageId, Payload, PublicationId, Timestamp,
+};
 
 /// A kept message in memory.
 #[derive(Clone, Debug)]
@@ -50,6 +53,74 @@ pub(super) struct Binding {
     pub groups: Box<[GroupName]>,
     /// The message waits for these groups. If false, other receivers get the message if no member of the groups has room.
     pub waits: bool,
+}
+
+/// A message that has just been accepted.
+pub(super) struct Accepted<'a> {
+    pub id: MessageId,
+    pub channel: &'a ChannelName,
+    pub payload: Payload,
+    pub at: Timestamp,
+    pub expires: Option<Timestamp>,
+    pub receivers: Option<u32>,
+    pub publication: Option<&'a PublicationId>,
+    pub remembered: Option<Key>,
+    pub origin: Option<ConnectionId>,
+    pub owner: Owner,
+}
+
+impl Accepted<'_> {
+    /// Makes the entry. `spare`: the box of a settled entry, of the same channel at best, which saves an allocation and a copy.
+    #[inline]
+    pub fn into_entry(self, spare: Option<Box<Entry>>) -> Box<Entry> {
+        let Self { id, channel, payload, at, expires, receivers, publication, remembered, origin, owner } = self;
+        let publication = publication.cloned();
+        let Some(mut entry) = spare else {
+            let channel = channel.clone();
+            let (created, due, deliveries, dead) = (at, None, 0, None);
+            let message =
+                Message { id, channel, payload, created, expires, due, receivers, publication, deliveries, dead };
+            let (written, suspect, stage, failures) = (false, false, Stage::Outside, None);
+            return Box::new(Entry { message, remembered, origin, owner, written, suspect, stage, failures });
+        };
+        let message = &mut entry.message;
+        if !message.channel.is(channel) {
+            message.channel = channel.clone();
+        }
+        (message.id, message.payload, message.created, message.expires) = (id, payload, at, expires);
+        (message.due, message.receivers, message.publication, message.deliveries) = (None, receivers, publication, 0);
+        (entry.remembered, entry.origin, entry.owner) = (remembered, origin, owner);
+        (entry.written, entry.suspect, entry.stage) = (false, false, Stage::Outside);
+        entry
+    }
+}
+
+/// The boxes of settled entries. They are filled again, so that the memory of a stream of messages stays in the processor's caches.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "the boxes themselves are kept, to save their allocation")]
+pub(super) struct SpareEntries(Vec<Box<Entry>>);
+
+impl SpareEntries {
+    /// Keeps the box of a settled entry, and frees what the message holds. Beyond [`limits::SPARE_ENTRIES`] boxes, the box is freed too.
+    #[inline]
+    pub fn put(&mut self, mut entry: Box<Entry>) {
+        if self.0.len() < limits::SPARE_ENTRIES {
+            entry.message.payload.bytes = Bytes::new();
+            (entry.message.publication, entry.message.dead, entry.failures) = (None, None, None);
+            self.0.push(entry);
+        }
+    }
+
+    /// Returns the box that was kept last.
+    #[inline]
+    pub fn take(&mut self) -> Option<Box<Entry>> {
+        self.0.pop()
+    }
+
+    /// Frees all boxes.
+    pub fn clear(&mut self) {
+        self.0 = Vec::new();
+    }
 }
 
 impl Entry {
@@ -191,5 +262,60 @@ impl Failures {
         let groups = self.binding.as_ref().map_or(0, |binding| binding.groups.len());
         let binding = groups * (size_of::<GroupName>() + limits::OWED_BYTES);
         size_of::<Self>() + binding + self.reason.as_ref().map_or(0, |reason| reason.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Why;
+
+    fn accepted(spare: Option<Box<Entry>>) -> Box<Entry> {
+        Accepted {
+            id: MessageId(2),
+            channel: &ChannelName::parse("new").expect("a name"),
+            payload: Payload::text("new"),
+            at: Timestamp(2),
+            expires: None,
+            receivers: Some(2),
+            publication: None,
+            remembered: None,
+            origin: None,
+            owner: Owner::NOBODY,
+        }
+        .into_entry(spare)
+    }
+
+    #[test]
+    fn nothing_of_a_settled_message_is_left_in_the_next_one() {
+        let (mut spare, mut old, at) = (SpareEntries::default(), accepted(None), Some(Timestamp(1)));
+        let channel = ChannelName::parse("old").expect("a name");
+        let dead = DeadLetter { channel: channel.clone(), why: Why::Expired, attempts: 3, reason: None };
+        old.message = Message {
+            id: MessageId(1),
+            channel,
+            payload: Payload { bytes: Bytes::from_static(b"old"), kind: crate::message::Kind::Binary },
+            created: Timestamp(1),
+            expires: at,
+            due: at,
+            receivers: None,
+            publication: Some(PublicationId::new("app", "1")),
+            deliveries: 3,
+            dead: Some(Box::new(dead)),
+        };
+        (old.origin, old.written, old.suspect, old.stage) = (Some(ConnectionId(1)), true, true, Stage::Gone);
+        old.failures = Some(Box::default());
+        spare.put(old);
+        assert_eq!(format!("{:?}", accepted(spare.take())), format!("{:?}", accepted(None)));
+        assert!(spare.take().is_none());
+    }
+
+    #[test]
+    fn few_boxes_are_kept() {
+        let mut spare = SpareEntries::default();
+        (0..limits::SPARE_ENTRIES + 9).for_each(|_| spare.put(accepted(None)));
+        assert_eq!(spare.0.len(), limits::SPARE_ENTRIES);
+        spare.clear();
+        assert_eq!(spare.0.capacity(), 0);
     }
 }

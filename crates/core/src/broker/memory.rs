@@ -49,6 +49,7 @@ impl Broker {
         self.flights.shrink_to_fit();
         self.pending.shrink_to_fit();
         self.to_pump.shrink_to_fit();
+        self.spare_entries.clear();
         self.memory.starved.shrink_to_fit();
     }
 

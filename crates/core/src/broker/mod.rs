@@ -96,7 +96,7 @@ pub use status::ChannelStatus;
 use channel::Channel;
 use deadlines::{Deadlines, Timer};
 use dedup::Dedup;
-use entry::{Entry, Held, Unstored};
+use entry::{Entry, Held, SpareEntries, Unstored};
 use flight::Flight;
 use holdings::{Holdings, Owner};
 use id_table::IdTable;
@@ -206,6 +206,7 @@ pub struct Broker {
     restored_up_to: MessageId,
     /// See [`Restored::suspect_up_to`].
     suspect_up_to: MessageId,
+    spare_entries: SpareEntries,
     /// Bytes of entries in memory, of delayed publications and of channels.
     bytes: usize,
     memory: Memory,
@@ -264,6 +265,7 @@ impl Broker {
             last_sender: None,
             restored_up_to: restored.last_id,
             suspect_up_to: restored.suspect_up_to,
+            spare_entries: SpareEntries::default(),
             bytes: 0,
             memory: Memory::default(),
             writing: 0,

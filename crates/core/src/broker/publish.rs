@@ -5,14 +5,14 @@ use smallvec::SmallVec;
 use super::counters::Metric;
 use super::dedup::{Key, Seen};
 use super::delay::fleeting_bytes;
-use super::entry::{Entry, Location, Unstored, WriteState, expires_at};
+use super::entry::{Accepted, Entry, Location, Unstored, WriteState, expires_at};
 use super::holdings::Owner;
 use super::pending::{Fate, Pending};
 use super::receiver::Receiver;
-use super::stage::{Cause, Stage};
+use super::stage::Cause;
 use super::{Broker, Content, Delayed, Effect, Publish, Refusal, Reply, ReplyTo, Sender, Turn};
 use crate::limits;
-use crate::message::{ConnectionId, Message, MessageId, Timestamp};
+use crate::message::{ConnectionId, MessageId, Timestamp};
 
 impl Broker {
     pub(super) fn publish(&mut self, publish: &Publish<'_>, turn: &mut Turn<'_>) {
@@ -304,28 +304,19 @@ impl Broker {
                     committed: false,
                 },
             );
-            let message = Message {
+            let accepted = Accepted {
                 id,
-                channel: self.channels[channel].name.clone(),
+                channel: &self.channels[channel].name,
                 payload,
-                created: turn.now,
+                at: turn.now,
                 expires,
-                due: None,
                 receivers: publish.receivers,
-                publication: publish.id.clone(),
-                deliveries: 0,
-                dead: None,
-            };
-            let entry = Box::new(Entry {
-                message,
+                publication: publish.id.as_ref(),
                 remembered,
                 origin,
                 owner,
-                written: false,
-                suspect: false,
-                stage: Stage::Outside,
-                failures: None,
-            });
+            };
+            let entry = accepted.into_entry(self.spare_entries.take());
             self.charge(&entry);
             entries.push(entry);
         }
@@ -429,6 +420,7 @@ impl Broker {
         if had_row {
             self.row_removed(&entry);
         }
+        self.spare_entries.put(entry);
         self.count_out(key, id, expires);
         self.close_if_unused(key);
     }

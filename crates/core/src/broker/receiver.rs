@@ -126,7 +126,7 @@ impl Receiver {
         far && !self.has_room()
     }
 
-    /// Whether the confirmation is asked for before the burst ends, because half of the window is used. Never for a client that may take
+    /// Whether the confirmation is asked for before the burst ends, because half of the window or [`limits::CONFIRM_DELIVERIES`] is used. Never for a client that may take
     /// one frame and leave: an unread ping would turn its FIN into an RST.
     pub fn is_asked_early(&self) -> bool {
         !self.window_size.is_unproven() && self.half_used()
@@ -138,7 +138,8 @@ impl Receiver {
     }
 
     fn half_used(&self) -> bool {
-        self.window.len() * 2 >= self.window_size.allowed() || self.window.bytes() * 2 >= limits::WINDOW_BYTES
+        let most = limits::CONFIRM_DELIVERIES.min(self.window_size.allowed().div_ceil(2));
+        self.window.len() >= most || self.window.bytes() * 2 >= limits::WINDOW_BYTES
     }
 
     /// Whether the receiver will probably confirm sooner than a disk could write. False for a receiver that has never confirmed.
@@ -168,6 +169,7 @@ impl Receiver {
 
     /// Notes that a pong has confirmed this number of deliveries.
     pub fn confirmed(&mut self, deliveries: usize, now: Timestamp) {
+        let held = self.window.len() + deliveries;
         let asked = std::mem::take(&mut self.asked);
         if deliveries == 0 {
             return;
@@ -177,7 +179,7 @@ impl Receiver {
         if let Some(took) = took {
             self.prompt = took <= limits::PROMPT_CONFIRMATION;
         }
-        self.window_size.confirmed(deliveries, took);
+        self.window_size.confirmed(deliveries, held, took);
     }
 
     /// Whether the receiver works on deliveries: it has unconfirmed deliveries, and `timeout` has not passed since its last confirmation or

@@ -1,7 +1,7 @@
 //! The number of unconfirmed deliveries that a receiver may hold.
 //!
 //! If a receiver dies, its unconfirmed messages are delivered again, and those that it had already handled arrive twice. So an automatic
-//! receiver that names no `prefetch` starts with a small window. The window doubles after each confirmation that used half of it, and never
+//! receiver that names no `prefetch` starts with a small window. The window doubles after each confirmation that finds half of it used, and never
 //! exceeds the work of about [`limits::WINDOW_WORK`].
 
 use std::time::Duration;
@@ -46,13 +46,13 @@ impl WindowSize {
         self.unproven
     }
 
-    /// Adapts the size to a confirmation. `deliveries`: the number of confirmed deliveries, at least 1. `took`: the time since the request;
-    /// `None` if there was no request.
-    pub fn confirmed(&mut self, deliveries: usize, took: Option<Duration>) {
+    /// Adapts the size to a confirmation. `deliveries`: the number of confirmed deliveries, at least 1. `held`: the number that were unconfirmed before.
+    /// `took`: the time since the request; `None` if there was no request.
+    pub fn confirmed(&mut self, deliveries: usize, held: usize, took: Option<Duration>) {
         self.unproven = false;
         let Some(took) = took.filter(|_| self.adaptive) else { return };
         let before = u32::from(self.allowed);
-        let used = deliveries * 2 >= self.allowed();
+        let used = held * 2 >= self.allowed();
         let grown = if used { before * 2 } else { before };
         let most = if took <= limits::QUICK_CONFIRMATION {
             limits::MAX_PREFETCH
@@ -95,7 +95,7 @@ mod tests {
         (0..14)
             .map(|_| {
                 let held = window_size.allowed();
-                window_size.confirmed(held, Some(each * u32::try_from(held).expect("a window")));
+                window_size.confirmed(held, held, Some(each * u32::try_from(held).expect("a window")));
                 held
             })
             .collect()
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_receiver_that_speeds_up_recovers() {
         let mut window_size = automatic(ClientKind::Modern);
-        window_size.confirmed(64, Some(millis(128_000)));
+        window_size.confirmed(64, 64, Some(millis(128_000)));
         assert_eq!(window_size.allowed(), 5);
         assert_eq!(windows(window_size, millis(1))[..5], [5, 10, 20, 40, 64]);
     }
@@ -134,7 +134,7 @@ mod tests {
     fn a_receiver_with_a_long_round_trip_gets_the_default_window_at_most() {
         let mut window_size = automatic(LEGACY);
         for _ in 0..10 {
-            window_size.confirmed(window_size.allowed(), Some(millis(600)));
+            window_size.confirmed(window_size.allowed(), window_size.allowed(), Some(millis(600)));
         }
         assert_eq!(window_size.allowed(), limits::PREFETCH as usize);
     }
@@ -143,7 +143,7 @@ mod tests {
     fn a_window_that_is_not_used_does_not_grow() {
         let mut window_size = automatic(LEGACY);
         for _ in 0..10 {
-            window_size.confirmed(1, Some(Duration::ZERO));
+            window_size.confirmed(1, 1, Some(Duration::ZERO));
         }
         assert_eq!(window_size.allowed(), 4, "one delivery uses a quarter of the window");
     }
@@ -151,10 +151,10 @@ mod tests {
     #[test]
     fn a_slow_confirmation_reduces_a_large_window_to_the_default() {
         let mut window_size = automatic(ClientKind::Modern);
-        window_size.confirmed(64, Some(Duration::ZERO));
-        window_size.confirmed(64, Some(millis(50)));
+        window_size.confirmed(64, 64, Some(Duration::ZERO));
+        window_size.confirmed(64, 64, Some(millis(50)));
         assert_eq!(window_size.allowed(), 128, "neither quick nor slow: the window stays");
-        window_size.confirmed(64, Some(limits::SLOW_CONFIRMATION));
+        window_size.confirmed(64, 64, Some(limits::SLOW_CONFIRMATION));
         assert_eq!(window_size.allowed(), 64);
     }
 
@@ -165,7 +165,7 @@ mod tests {
                 let mut window_size = WindowSize::new(client, AckMode::Automatic, Some(prefetch));
                 for took in [0, 1, 100, 10_000] {
                     assert_eq!(window_size.allowed(), prefetch as usize);
-                    window_size.confirmed(1, Some(millis(took)));
+                    window_size.confirmed(1, 1, Some(millis(took)));
                 }
             }
         }
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_receiver_that_subscribes_again_keeps_its_window_size() {
         let mut window_size = automatic(LEGACY);
-        window_size.confirmed(1, Some(Duration::ZERO));
+        window_size.confirmed(1, 1, Some(Duration::ZERO));
         let again = window_size.reconfigured(LEGACY, AckMode::Automatic, None);
         assert_eq!((again.allowed(), again.is_unproven()), (2, false));
         assert_eq!(again.reconfigured(LEGACY, AckMode::Automatic, Some(9)).allowed(), 9);

@@ -217,10 +217,10 @@ impl Decoder {
         let unfinished = self.unfinished_mut();
         let used = unfinished.remaining.min(input.len());
         let (part, rest) = input.split_at_mut(used);
-        apply_mask(part, unfinished.mask);
+        let is_ascii = apply_mask(part, unfinished.mask);
         unfinished.mask.rotate_left(used % 4);
+        unfinished.append(part, is_ascii)?;
         unfinished.remaining -= used;
-        unfinished.append(part)?;
         if unfinished.remaining == 0 {
             self.end_frame(take).map(|flow| (rest, flow))
         } else {
@@ -319,9 +319,16 @@ impl Unfinished {
     }
 
     /// Appends to the message, and checks a text message: the last character may be incomplete, but no character may be invalid.
-    fn append(&mut self, part: &[u8]) -> Result<(), ProtocolError> {
+    fn append(&mut self, part: &[u8], is_ascii: bool) -> Result<(), ProtocolError> {
+        if self.fragments == 1 && self.message.capacity() - self.message.len() < part.len() {
+            // At most four times the received bytes, and no more than the frame has: few copies, and none at the end.
+            self.message.reserve_exact((self.message.len() * 3 + part.len()).min(self.remaining));
+        }
+        let is_checked = self.checked == self.message.len();
         self.message.extend_from_slice(part);
-        if self.kind == Some(Kind::Text) {
+        if is_checked && is_ascii {
+            self.checked = self.message.len();
+        } else if self.kind == Some(Kind::Text) {
             match std::str::from_utf8(&self.message[self.checked..]) {
                 Ok(_) => self.checked = self.message.len(),
                 Err(error) if error.error_len().is_none() => self.checked += error.valid_up_to(),

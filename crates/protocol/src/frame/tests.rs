@@ -326,6 +326,18 @@ fn the_length_in_a_header_reserves_no_memory() {
 }
 
 #[test]
+fn a_large_message_in_one_frame_is_copied_rarely_and_holds_little_unused_memory() {
+    let (mut decoder, mut stream, mut capacities) = (Decoder::new(Role::Server, 1 << 20), Vec::new(), Vec::new());
+    encode_masked_into(&mut stream, Opcode::Binary, &[1; limits::MAX_MESSAGE], [1, 2, 3, 4]);
+    for piece in stream[..limits::MAX_MESSAGE].chunks(limits::READ_BUFFER) {
+        decode(&mut decoder, [piece]).1.unwrap();
+        capacities.push(decoder.unfinished_capacity());
+    }
+    capacities.dedup();
+    assert!(capacities.len() <= 3 && capacities.last() <= Some(&(limits::MAX_MESSAGE + HEADER)), "{capacities:?}");
+}
+
+#[test]
 fn after_a_break_the_rest_is_dropped() {
     let mut decoder = Decoder::new(Role::Server, 100);
     let mut stream = [short(0x01, b"open"), short(0x89, b""), short(0x80, b"never seen")].concat();

@@ -45,9 +45,7 @@ impl Queue {
         let Some(greeting) = greeting else { return };
         self.bytes += greeting.len();
         self.queued += greeting.len() as u64;
-        for mark in &mut self.marks {
-            mark.end += greeting.len() as u64;
-        }
+        self.first_end += greeting.len() as u64;
         self.pings.shift(greeting.len() as u64);
         self.frames.push_front(Piece::Own(greeting));
     }

@@ -1,16 +1,17 @@
 //! Tracks which deliveries the client has received, from pongs and from the acknowledgements of its TCP.
 
-use std::collections::VecDeque;
-
-use super::{Io, Mark, Phase, Queue};
+use super::{Io, Phase, Queue};
 
 impl Queue {
-    /// Notes that the last pushed frames are the delivery `sequence`. A `manual` receiver confirms by name, so its deliveries need no mark.
+    /// Notes that the last pushed frames are the delivery `sequence`. A `manual` receiver confirms by name, not by pongs.
     pub(crate) fn mark(&mut self, sequence: u64, manual: bool) {
         self.last_sequence = sequence;
         self.other_data |= manual;
         if !manual {
-            self.marks.push_back(Mark { sequence, end: self.queued });
+            self.last_unconfirmed = sequence;
+        }
+        if sequence == 1 {
+            self.first_end = self.queued;
         }
     }
 
@@ -42,23 +43,16 @@ impl Queue {
     /// Handles a pong. Returns the last delivery that it confirms (0: none), and whether another ping was queued and must be flushed.
     pub(crate) fn pong(&mut self, payload: &[u8]) -> (u64, bool) {
         let Some(up_to) = self.pings.answer(payload) else { return (0, false) };
-        self.trim(up_to);
+        if self.last_unconfirmed <= up_to {
+            self.last_unconfirmed = 0;
+        }
         let again = self.pings.take_wanted() && self.has_unconfirmed() && self.append_ping();
         (up_to, again)
     }
 
-    fn trim(&mut self, up_to: u64) {
-        while self.marks.front().is_some_and(|mark| mark.sequence <= up_to) {
-            self.marks.pop_front();
-        }
-        if self.marks.is_empty() {
-            self.marks = VecDeque::new();
-        }
-    }
-
     /// Whether a delivery waits for its confirmation.
     pub(crate) fn has_unconfirmed(&self) -> bool {
-        !self.marks.is_empty()
+        self.last_unconfirmed > 0
     }
 
     /// Bytes handed to the kernel, including 1 for the FIN, as the kernel counts it; `None` while a thread is writing.
@@ -77,6 +71,6 @@ impl Queue {
         if self.other_data || self.io == Io::Broken {
             return None;
         }
-        self.marks.front().filter(|mark| mark.sequence == 1 && self.last_sequence == 1).map(|mark| mark.end)
+        (self.last_unconfirmed == 1 && self.last_sequence == 1).then_some(self.first_end)
     }
 }

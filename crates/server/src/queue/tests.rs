@@ -355,7 +355,7 @@ fn an_idle_queue_holds_no_memory() {
     queue.confirm();
     write_out(&mut queue, 64);
     queue.pong(b"1");
-    assert_eq!((queue.frames.capacity(), queue.marks.capacity()), (0, 0));
+    assert_eq!((queue.frames.capacity(), queue.has_unconfirmed()), (0, false));
 }
 
 proptest! {

@@ -76,6 +76,16 @@ fn a_legacy_receiver_gets_one_frame_and_is_asked_after_a_pause() {
 }
 
 #[test]
+fn a_receiver_with_a_large_window_is_asked_long_before_half_of_it_is_used() {
+    let mut scene = Scene::new();
+    scene.subscribe(1, ClientKind::Modern, Some(limits::MAX_PREFETCH));
+    for number in 1..=limits::CONFIRM_DELIVERIES {
+        let effects = scene.send("one", None);
+        assert_eq!(effects.iter().any(is_confirm), number == limits::CONFIRM_DELIVERIES, "{number}");
+    }
+}
+
+#[test]
 fn a_legacy_receiver_gets_one_message_of_the_backlog_at_first() {
     for (client, first) in [(LEGACY, 1), (ClientKind::Modern, 3)] {
         let mut scene = Scene::new();

@@ -268,6 +268,9 @@ pub const HTTP_BUFFER: usize = wsmb_protocol::limits::REQUEST_HEAD;
 /// How often receivers without a response are looked for. A part of `server.receiver_grace` that nobody notices.
 pub const MAILBOX_LOOK: Duration = Duration::from_secs(1);
 
+/// How long a batch waits for messages that are only in the store, even if its client does not want to wait: a page takes milliseconds.
+pub const HTTP_PAGE: Duration = Duration::from_millis(500);
+
 /// The default of `max`: the deliveries of one batch.
 pub const HTTP_BATCH: u32 = 10;
 

@@ -328,7 +328,7 @@ fn the_next_request_of_a_receiver_may_ask_for_more() {
     for number in 0..4 {
         publish(&broker, "sms", "", &number.to_string());
     }
-    let first = poll(&broker, "?receiver=pi&max=1");
+    let first = poll(&broker, "?receiver=pi&max=1&wait=20s");
     assert_eq!(data(&first), [json!(0)]);
     let mut last = deliveries(&first)[0].clone();
     let (mut all, mut largest) = (Vec::new(), 0);

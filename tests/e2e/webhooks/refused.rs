@@ -52,7 +52,7 @@ fn check_finds_mistakes_and_shows_no_secret() {
     assert!(said.contains("keeps no messages") && said.contains("allow_private"), "{said}");
     assert!(!said.contains("s3cret") && !said.contains("MfKQ9r8G"), "{said}");
     for (from, to, expected) in [
-        ("http://127.0.0.1/", "https://127.0.0.1/", "which this version cannot post to"),
+        ("http://127.0.0.1/", "ftp://127.0.0.1/", "must be a URL like"),
         ("http://127.0.0.1/", "127.0.0.1/", "must be a URL like"),
         (SECRET, "whsec_s3cret", "random bytes in base64"),
         ("secret = ", "secret_file = ", "names"),

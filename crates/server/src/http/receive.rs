@@ -1,6 +1,7 @@
 //! `GET …/messages`: deliveries as events, as lines, or as a batch (SPEC section 9.4).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
@@ -16,6 +17,7 @@ use super::stream::Stream;
 use super::subscription::{Format, Subscription};
 use crate::access::Identity;
 use crate::hub::Hub;
+use crate::limits;
 use wsmb_auth::Users;
 use wsmb_core::message::ChannelName;
 use wsmb_protocol::envelope::Code;
@@ -67,7 +69,12 @@ pub(super) async fn receive(
 
 /// Waits for deliveries, and returns those that are there.
 async fn batch(hub: &Hub, attached: &Attached, subscription: &Subscription) -> Result<Response<Body>, Problem> {
-    let until = Instant::now() + subscription.wait;
+    let has_page = |channel: &ChannelName| {
+        hub.with_broker(|broker| broker.channel_status(channel.as_str())).is_some_and(|status| status.stored_only > 0)
+    };
+    // Messages that are only in the store must be read first.
+    let least = if subscription.channels.iter().any(has_page) { limits::HTTP_PAGE } else { Duration::ZERO };
+    let until = Instant::now() + subscription.wait.max(least);
     let max = subscription.max as usize;
     let first = tokio::select! {
         biased;

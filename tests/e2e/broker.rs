@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,9 +24,9 @@ pub const PASSWORD: &str = "secret";
 /// [`USER`] with the `{SHA}` hash of [`PASSWORD`], and a user whose password is `pass:word`.
 const USERS: &str = r#"["app:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=", "colon:{SHA}JfOwpCDy5ASLqp0M24rdutzyYk8="]"#;
 
-/// The broker's output so far, of both streams.
+/// The broker's output so far, of both streams; and how many of them have not ended.
 #[derive(Clone, Default)]
-pub struct Log(Arc<(Mutex<String>, Condvar)>);
+pub struct Log(Arc<(Mutex<String>, Condvar, AtomicUsize)>);
 
 impl Log {
     fn push(&self, line: &str) {
@@ -61,6 +62,7 @@ impl Log {
     /// Reads `stream` to its end in a thread of its own.
     pub fn follow(&self, stream: impl Read + Send + 'static) {
         let log = self.clone();
+        log.0.2.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             for line in BufReader::new(stream).lines() {
                 match line {
@@ -68,6 +70,10 @@ impl Log {
                     Err(_) => break,
                 }
             }
+            // Under the lock, so that no waiting thread misses it.
+            let _text = log.0.0.lock().unwrap();
+            log.0.2.fetch_sub(1, Ordering::SeqCst);
+            log.0.1.notify_all();
         });
     }
 }
@@ -371,6 +377,8 @@ impl Broker {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait().expect("the state of the broker") {
+                // The last lines may still be in the pipes.
+                self.log.wait(deadline, |_| (self.log.0.2.load(Ordering::SeqCst) == 0).then_some(()));
                 return status;
             }
             std::thread::sleep(Duration::from_millis(10));

@@ -30,9 +30,9 @@ fn counted(broker: &Broker, arguments: &[&str], deliveries: u64) -> Value {
     assert_eq!(report["deliveries"], deliveries, "{report}");
     assert!(report["deliveries_per_second"].as_f64().unwrap() > 0.0, "{report}");
     if cfg!(target_os = "linux") {
-        // The system updates CPU times rarely, so a millisecond of work may not be counted yet.
+        // The system updates CPU times rarely, so a few milliseconds of work may not be counted yet.
         let cpu = report["server_cpu_us_per_delivery"].as_f64().unwrap();
-        assert!(cpu > 0.0 || (cpu == 0.0 && deliveries < 1_000), "{report}");
+        assert!(cpu > 0.0 || (cpu == 0.0 && deliveries < 10_000), "{report}");
     }
     report
 }
@@ -45,7 +45,7 @@ fn streams_are_measured_in_both_dialects() {
         let with = |arguments: &[&'static str]| [arguments, &common].concat();
         let p2p = counted(&broker, &with(&["p2p", "--messages", "1000"]), 1_000);
         assert_eq!((&p2p["dialect"], &p2p["size"], &p2p["messages"]), (&dialect.into(), &200.into(), &1_000.into()));
-        let fanout = counted(&broker, &with(&["fanout", "--receivers", "5", "--messages", "200"]), 1_000);
+        let fanout = counted(&broker, &with(&["fanout", "--receivers", "5", "--messages", "4000"]), 20_000);
         assert_eq!((&fanout["senders"], &fanout["receivers"]), (&1.into(), &5.into()));
         let pairs = counted(&broker, &with(&["pairs", "--pairs", "3", "--messages", "300", "--beside", "2"]), 300);
         assert_eq!((&pairs["senders"], &pairs["receivers"]), (&3.into(), &3.into()));

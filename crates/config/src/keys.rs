@@ -166,7 +166,8 @@ pub(super) fn heading(section: &str) -> String {
 
 /// The end of a message "there is no key": the nearest key, otherwise all keys of the section.
 pub(super) fn advice(path: &str) -> String {
-    if let Some(key) = nearest(path, false) {
+    let is_of_section = |key: &&str| section(key) == section(path) || !sections().contains(&section(path));
+    if let Some(key) = nearest(path, false).filter(is_of_section) {
         return format!("; the nearest is {key}");
     }
     let wanted = section(path);

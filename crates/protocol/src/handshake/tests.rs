@@ -167,7 +167,7 @@ fn topics_are_decoded() {
         ("topic=a=b", "a=b"),
         ("topic=gr%C3%BCn", "grün"),
         ("%74opic=sms", "sms"),
-        ("token=100%&topic=sms", "sms"),
+        ("key=100%&topic=sms", "sms"),
     ] {
         let upgrade = parsed(&upgrade_of(&format!("/ws?{query}"), "")).upgrade.unwrap();
         assert_eq!(upgrade.topic.map(|topic| topic.to_string()).as_deref(), Some(topic), "{query}");

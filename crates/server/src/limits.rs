@@ -216,6 +216,10 @@ pub const MEMORY_LAST_PERCENT: usize = 95;
 /// How often the sessions are searched for those that hold most, at most: a search of 10,000 sessions takes about a millisecond.
 pub const MEMORY_SCAN_EVERY: Duration = Duration::from_millis(10);
 
+/// How often the sessions are searched while memory is scarce and no reader does it: every reader pauses if its client has sent a part of a message, and
+/// does not see then that the client has gone.
+pub const MEMORY_RELIEF_EVERY: Duration = Duration::from_millis(20);
+
 /// A connection that holds less is not ended to free memory. The bound is low, because thousands of connections could fill the memory together.
 pub const MEMORY_HELD_MIN: usize = 1 << 10;
 

@@ -6,6 +6,7 @@
 //! Never here: the lock of the core during a scan of sessions.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::counters::Counters;
 use super::hub::Hub;
@@ -45,12 +46,16 @@ impl Hub {
         }
     }
 
-    /// Gives freed memory back to the system.
+    /// Gives freed memory back to the system, and relieves the memory while no reader does: all of them may be paused because nearly all memory is used.
     pub(super) async fn run_memory(self: Arc<Self>) {
+        let mut trimmed = Instant::now();
         loop {
             let is_scarce = self.memory.is_scarce();
-            tokio::time::sleep(if is_scarce { self.memory.trim_interval() } else { limits::MEMORY_TRIM_EVERY }).await;
+            tokio::time::sleep(if is_scarce { limits::MEMORY_RELIEF_EVERY } else { limits::MEMORY_TRIM_EVERY }).await;
             self.relieve_memory();
+            if is_scarce && trimmed.elapsed() < self.memory.trim_interval() {
+                continue;
+            }
             let has_fallen = self.memory.has_fallen();
             if has_fallen {
                 self.shrink();
@@ -59,6 +64,7 @@ impl Hub {
             if has_fallen || is_scarce {
                 // An error is a panic, which has written its own message.
                 let _ = tokio::task::spawn_blocking(platform::trim_memory).await;
+                trimmed = Instant::now();
             }
         }
     }

@@ -21,6 +21,18 @@ fn change(settings: &mut Settings, directory: &tempfile::TempDir) {
     settings.access.permissions = Permissions::default().with(&["shop"], &["sms".to_owned()], &["user/*".to_owned()]);
 }
 
+/// Gives the server the policies and the access of these settings.
+async fn reload(server: &RunningServer, new: Settings) {
+    let reload = Reload {
+        policies: new.broker.policies,
+        access: new.access,
+        tls: None,
+        webhooks: vec![],
+        needs_restart: vec![],
+    };
+    server.reload(reload).await;
+}
+
 fn wanted() -> TokenRequest {
     TokenRequest { send: vec!["sms".to_owned()], receive: vec!["user/42/*".to_owned()], ..TokenRequest::default() }
 }
@@ -98,15 +110,7 @@ async fn connections_of_a_token_end_when_its_asker_gets_another_password_or_lose
         } else {
             new.access.users = vec![SHOP_CHANGED.to_owned()];
         }
-        server
-            .reload(Reload {
-                policies: new.broker.policies,
-                access: new.access,
-                tls: None,
-                webhooks: vec![],
-                needs_restart: vec![],
-            })
-            .await;
+        reload(&server, new).await;
         let reason = if lose_right { "right withdrawn" } else { "credentials withdrawn" };
         assert_eq!(end(&mut client).await, (1008, reason.to_owned()));
         let again = connect_with(&server, "/", Some(&issued.token)).await;
@@ -145,15 +149,7 @@ async fn a_ticket_ends_with_its_user() {
     let mut new = settings();
     change(&mut new, &directory);
     new.access.users = vec![SHOP_CHANGED.to_owned()];
-    server
-        .reload(Reload {
-            policies: new.broker.policies,
-            access: new.access,
-            tls: None,
-            webhooks: vec![],
-            needs_restart: vec![],
-        })
-        .await;
+    reload(&server, new).await;
     assert!(connect_with(&server, &format!("/?ticket={ticket}"), None).await.is_err());
 }
 

@@ -422,12 +422,12 @@ impl Queue {
         }
     }
 
-    /// Notes the bytes that the reader holds of an incomplete message.
+    /// Notes the bytes that are held outside the queue: by the reader of an incomplete message, or by the mailbox of a receiver without a socket.
     pub(super) fn note_partial(&mut self, bytes: usize) {
         self.partial = u16::try_from(bytes >> 10).unwrap_or(u16::MAX);
     }
 
-    /// The bytes that the session holds: the queue, and an incomplete message.
+    /// The bytes that the session holds: the queue, and those of [`Self::note_partial`].
     pub(super) fn held_bytes(&self) -> usize {
         self.bytes + (usize::from(self.partial) << 10)
     }

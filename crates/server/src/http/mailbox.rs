@@ -63,6 +63,12 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Notes what the mailbox holds, so that a receiver that holds most is ended when nearly all memory is used.
+    fn note_held(&self, state: &State) {
+        let held = state.taken.iter().chain(&state.unacknowledged).map(|line| line.json.len()).sum();
+        self.session.queue().note_partial(held);
+    }
+
     /// Attaches a response, which takes the place of an earlier one. Returns its number. Unacknowledged deliveries are given again.
     pub(super) fn attach(&self) -> u64 {
         let mut state = self.state();
@@ -71,6 +77,7 @@ impl Mailbox {
         let again: Vec<Line> = state.unacknowledged.drain(..).map(Line::redelivered).collect();
         again.into_iter().rev().for_each(|line| state.taken.push_front(line));
         let number = state.attachment;
+        self.note_held(&state);
         drop(state);
         // The earlier response notices that it has been replaced.
         self.session.queue().wake();
@@ -124,6 +131,7 @@ impl Mailbox {
         let count = most.min(state.taken.len());
         let lines: Vec<Line> = state.taken.drain(..count).collect();
         state.unacknowledged.extend(lines.iter().filter(|line| line.delivery.is_some()).cloned());
+        self.note_held(&state);
         let is_full = state.terms.as_ref().is_some_and(|terms| state.unacknowledged.len() >= terms.window as usize);
         Poll::Ready(Next::Lines { lines, is_full })
     }
@@ -132,7 +140,9 @@ impl Mailbox {
     pub(super) fn answered(&self, sequence: u64) -> bool {
         let mut state = self.state();
         let position = state.unacknowledged.iter().position(|line| line.sequence() == Some(sequence));
-        position.is_some_and(|position| state.unacknowledged.remove(position).is_some())
+        let is_known = position.is_some_and(|position| state.unacknowledged.remove(position).is_some());
+        self.note_held(&state);
+        is_known
     }
 
     /// Removes all deliveries up to this one. Returns their sequence numbers.
@@ -144,6 +154,7 @@ impl Mailbox {
             answered.extend(line.sequence().filter(|_| is_answered));
             !is_answered
         });
+        self.note_held(&state);
         answered
     }
 
@@ -153,6 +164,7 @@ impl Mailbox {
         let is_other = |line: &Line| line.sequence() != Some(sequence);
         state.unacknowledged.retain(is_other);
         state.taken.retain(is_other);
+        self.note_held(&state);
     }
 
     /// Whether this delivery was given to the receiver and is unanswered.

@@ -172,3 +172,37 @@ impl Mailbox {
         self.state().unacknowledged.iter().any(|line| line.sequence() == Some(sequence))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::access::Identity;
+    use crate::session::{Outlet, Profile};
+    use wsmb_core::message::ConnectionId;
+
+    #[test]
+    fn deliveries_count_until_they_are_acknowledged() {
+        let profile = Profile {
+            identity: Identity::default(),
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)).into(),
+            topic: None,
+            receiver: None,
+            modern: true,
+            proxied: false,
+            internal: false,
+        };
+        let session = Arc::new(Session::new(ConnectionId(1), profile, Outlet::Mailbox, 0, Timestamp(0)));
+        let mailbox = Mailbox::new(session.clone());
+        let attachment = mailbox.attach();
+        let line = format!("{{\"delivery\":\"1-7\",\"message_id\":\"2\",\"data\":\"{}\"}}\n", "x".repeat(64 << 10));
+        session.queue().push(line.into(), usize::MAX);
+        let cx = Context::from_waker(std::task::Waker::noop());
+        let Poll::Ready(Next::Lines { lines, .. }) = mailbox.poll_next(attachment, 1, &cx) else { panic!("a line") };
+        let sequence = lines[0].sequence().unwrap();
+        assert!(session.queue().held_bytes() >= 64 << 10, "unacknowledged");
+        assert!(mailbox.answered(sequence));
+        assert_eq!(session.queue().held_bytes(), 0);
+    }
+}
